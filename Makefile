@@ -1,0 +1,43 @@
+# Everything that is done to this project, by name. `make help` lists it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint format diagrams fixtures clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+demo: $(STAMP) ## Export three charts through two accounts from the bundled simulator
+	@$(BIN)/python -m engine.testing.demo
+
+test: $(STAMP) ## All tests, the linters and the type checker
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## The linters and the type checker alone
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: $(STAMP) ## Format the code
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+diagrams: $(STAMP) ## Draw the pictures of the project's machines again
+	$(BIN)/detent visualize machines/chart_export.yaml -o docs/images/chart_export.svg
+	$(BIN)/detent visualize machines/chart_request.yaml -o docs/images/chart_request.svg
+
+fixtures: $(STAMP) ## Record the committed fixtures and cassette again, against the simulator
+	$(BIN)/python -m engine.testing.recording
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .detent .mypy_cache .ruff_cache .hypothesis

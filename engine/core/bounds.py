@@ -1,0 +1,41 @@
+"""Every bound in one place, each with its unit and its reason. Tested at n-1, n and n+1."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MICROSTEPS_MAX: Final = 100
+"""States passed in one step without waiting. A longer chain of `always` is a loop."""
+
+VISITS_MAX: Final = 10_000
+"""Visits of one state in one run, where the definition sets no `max_visits`."""
+
+ATTEMPTS_MAX: Final = 100
+"""Attempts that a `retry` may ask for; more is a mistake in the definition."""
+
+DELAY_S_MAX: Final = 366 * 24 * 3600
+"""Longest delay, timer or backoff: a year."""
+
+CONTEXT_BYTES_MAX: Final = 768 * 1024
+"""Canonical snapshot in bytes. A Firestore document holds 1 MiB, and the head has other fields."""
+
+DOCUMENT_BYTES_MAX: Final = 1024 * 1024
+"""One document, on every store: Firestore's limit, so that what runs on a laptop runs there."""
+
+JOURNAL_ENTRIES_MAX: Final = 25_000
+"""Steps of one run. A run that needs more is a loop that no other bound caught."""
+
+MAP_ITEMS_MAX: Final = 10_000
+"""Items of one map."""
+
+MAP_CONCURRENCY_MAX: Final = 1_000
+"""Lanes of one map: each is a document that the entering commit writes."""
+
+DEFINITION_BYTES_MAX: Final = 512 * 1024
+"""Text of one definition: it is stored as a document."""
+
+DEFINITION_NODES_MAX: Final = 50_000
+"""YAML nodes of one definition after aliases are expanded: stops an alias bomb."""
+
+BLOB_BYTES_MAX: Final = 64 * 1024 * 1024
+"""One blob: it is held in memory once."""

@@ -1,0 +1,249 @@
+"""`Engine`: the concrete parts put together, for a program that runs machines in its own process.
+
+    async with engine.Engine(store="sqlite:///detent.db", artifacts="folder:out") as app:
+        machine = app.load("machines/demo.yaml")
+        result = await app.run(machine, {"n": 21}, run_id="demo-1")
+"""
+
+from __future__ import annotations
+
+import os
+import secrets as randomness
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple
+
+from engine.artifacts import open_artifacts
+from engine.artifacts.port import Artifacts
+from engine.core.action import Decision
+from engine.core.effect import Perform
+from engine.core.handler import Handler
+from engine.core.machine import Machine
+from engine.core.secret import Secrets
+from engine.core.snapshot import Snapshot, Status
+from engine.core.write import Document, Key
+from engine.definition import Library
+from engine.errors import InvalidRequestError
+from engine.handlers.registry import ACTIONS, Registry
+from engine.runner.clock import Clock, SystemClock
+from engine.runner.driver import Driver
+from engine.runner.observer import Observer, Silent
+from engine.runner.perform import Performer
+from engine.runner.worker import Worker
+from engine.runs import INDEXES, Definitions, FirstAction, Head, Runs, Started, Tenure, start
+from engine.store import open_store
+from engine.store.port import Store
+
+DEFAULT_STORE: Final = "sqlite:///.detent/detent.db"
+DEFAULT_ARTIFACTS: Final = "folder:.detent/artifacts"
+DEFAULT_BUCKET: Final = "local"
+DEFAULT_LEASE_S: Final = 60.0
+DEFAULT_CONCURRENCY: Final = 20
+PATIENCE_S: Final = 60.0
+"""How long a run is waited for when it waits for a timer."""
+
+
+class RunResult(NamedTuple):
+    """How a run stands when `run` comes back: ended, or waiting, or held by another worker.
+
+    `status` is one of pending, running, waiting, succeeded, failed, cancelled; `is_unchanged` says that the
+    run had ended before, or that there was nothing to do (then it was not even recorded); `held_by` names another worker that goes on with it.
+    """
+
+    run_id: str
+    machine: str
+    version: int
+    state: str
+    status: str
+    output: Any
+    error: Mapping[str, Any] | None
+    steps: int
+    duration_s: float
+    is_unchanged: bool = False
+    was_recorded: bool = True
+    held_by: str | None = None
+    waits_until_ms: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return Status(self.status).is_final
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--summary json` prints."""
+        names = ("run_id", "machine", "version", "state", "status", "output", "error", "steps", "duration_s")
+        return {name: getattr(self, name) for name in names}
+
+
+class Engine:
+    """See the module. Opened by `async with`; every verb needs it open.
+
+    `store` and `artifacts` are URLs (docs/architecture.md) or objects that implement the ports; `services` are
+    objects that handlers ask for by their type; `actions` defaults to what `engine.action` has registered.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str | Store = DEFAULT_STORE,
+        artifacts: str | Artifacts = DEFAULT_ARTIFACTS,
+        bucket: str = DEFAULT_BUCKET,
+        actions: Registry | Mapping[str, Handler] | None = None,
+        services: Sequence[object] = (),
+        secrets: Secrets | None = None,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        worker: str | None = None,
+    ) -> None:
+        self.secrets = secrets if secrets is not None else Secrets()
+        self.clock: Clock = clock or SystemClock()
+        self.worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{randomness.token_hex(3)}"
+        self._store_at = store
+        self._artifacts_at = artifacts
+        self._bucket = bucket
+        self._handlers: Mapping[str, Handler] = ACTIONS if actions is None else actions
+        self._services = services
+        self._observer: Observer = observer or Silent()
+        self._lease_s = lease_s
+        self._concurrency = concurrency
+        self._goes_on = True
+        self.library = Library(_Declarations(self._handlers))
+
+    async def __aenter__(self) -> Engine:
+        self.store = await self._opened_store()
+        self.artifacts = self._opened_artifacts()
+        services: dict[type[Any], Any] = {type(service): service for service in self._services}
+        services |= {Store: self.store, Artifacts: self.artifacts, Secrets: self.secrets}
+        self.performer = Performer(self._handlers, services, self.artifacts, self.clock, self._observer)
+        definitions = Definitions(self.store, self.library)
+        self.runs = Runs(self.store, definitions, self.performer.kind_of, self._tenure, self.secrets)
+        self._driver = Driver(self.runs, self.performer, self.clock, self._observer, self._lease_s)
+        self.worker = Worker(self.runs, self._driver, self.clock, self._observer, self._concurrency)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.artifacts.close()
+        await self.store.close()
+
+    async def _opened_store(self) -> Store:
+        if isinstance(self._store_at, str):
+            return await open_store(self._store_at, indexes=INDEXES, now_ms=self.clock.now_ms)
+        return self._store_at
+
+    def _opened_artifacts(self) -> Artifacts:
+        if isinstance(self._artifacts_at, str):
+            return open_artifacts(self._artifacts_at, self._bucket, self.secrets)
+        return self._artifacts_at
+
+    def _tenure(self) -> Tenure:
+        return Tenure(self.worker_name, round(self._lease_s * 1000), self._goes_on)
+
+    # Verbs
+
+    def load(self, path: str | Path) -> Machine:
+        """Compile a definition with its children. Raises `DefinitionError` with every diagnostic."""
+        return self.library.load(path)
+
+    async def run(
+        self, machine: Machine, input: Any, *, run_id: str | None = None, patience_s: float = PATIENCE_S  # noqa: A002
+    ) -> RunResult:
+        """Start a run, or join the one of the same id or key, and drive it as far as this process can.
+
+        Raises `InvalidRequestError` for an input that the machine does not take.
+        """
+        began_ms = self.clock.now_ms()
+        self.library.add(machine)
+        if machine.key is None and run_id is None:
+            run_id = f"{machine.name}-{began_ms}-{randomness.token_hex(3)}"
+        started = await start(self.runs, machine, input, run_id, self._first_action(machine), began_ms)
+        if started.committed is None and started.existing is None:
+            for remark in started.remarks:
+                self._observer.remarked(started.snapshot, None, remark)
+            return self._result(started.snapshot, began_ms, is_unchanged=True, was_recorded=False)
+        return await self._finish(started, began_ms, patience_s)
+
+    async def resume(self, run_id: str, *, patience_s: float = PATIENCE_S) -> RunResult:
+        """Take a run that is due or abandoned and drive it. Raises `InvalidRequestError` for an unknown one."""
+        began_ms = self.clock.now_ms()
+        head = await self.runs.get(run_id)
+        if head is None:
+            raise InvalidRequestError(f"there is no run {run_id!r}.", remedy="See `detent runs list`.")
+        return await self._finish(Started(head.snapshot, existing=head), began_ms, patience_s)
+
+    async def _finish(self, started: Started, began_ms: int, patience_s: float) -> RunResult:
+        committed, existing = started.committed, started.existing
+        if existing is not None and existing.is_final:
+            return self._result(existing.snapshot, began_ms, is_unchanged=True)
+        if committed is not None:
+            await self._driver.begun(committed)
+            if committed.head.is_final:
+                return self._result(committed.head.snapshot, began_ms)
+        run_id = started.snapshot.run_id
+        waited = await self.worker.finish(run_id, committed, patience_s)
+        return self._result(waited.head.snapshot, began_ms, head=waited.head)
+
+    async def work_once(self, patience_s: float = PATIENCE_S) -> int:
+        """Drive everything in the store that is due or abandoned; answers how many runs that were."""
+        return await self.worker.drain(patience_s)
+
+    def _first_action(self, machine: Machine) -> FirstAction:
+        def keys(effect: Perform, snapshot: Snapshot) -> Sequence[Key]:
+            return self.performer.keys(machine, effect, snapshot, None)
+
+        def decide(
+            effect: Perform, snapshot: Snapshot, documents: Mapping[Key, Document | None], now_ms: int
+        ) -> Decision:
+            return self.performer.decide(machine, effect, snapshot, None, documents, now_ms)
+
+        return FirstAction(keys, decide)
+
+    def _result(
+        self,
+        snapshot: Snapshot,
+        began_ms: int,
+        *,
+        head: Head | None = None,
+        is_unchanged: bool = False,
+        was_recorded: bool = True,
+    ) -> RunResult:
+        error = snapshot.error
+        return RunResult(
+            snapshot.run_id,
+            snapshot.machine,
+            snapshot.version,
+            snapshot.state,
+            snapshot.status.value,
+            snapshot.output,
+            error,
+            snapshot.seq,
+            round((self.clock.now_ms() - began_ms) / 1000, 3),
+            is_unchanged,
+            was_recorded,
+            None if head is None else head.worker,
+            None if head is None else head.claimable_at_ms,
+        )
+
+
+class _Declarations(Mapping[str, Any]):
+    """What the compiler sees of the handlers; looked up one by one, so unused modules stay unloaded."""
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+
+    def __getitem__(self, name: str) -> Any:
+        return self._handlers[name].declaration
+
+    def __iter__(self) -> Any:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+
+__all__ = ["Engine", "RunResult"]

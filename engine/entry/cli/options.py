@@ -1,0 +1,86 @@
+"""Options that several commands share. A flag sets the variable of the same meaning, and wins over it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from engine.entry.configuration import Configuration, read_configuration
+from engine.errors import ConfigurationError, InvalidRequestError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def store_option(command: Command) -> Command:
+    """--store URL."""
+    return click.option("--store", metavar="URL", help="Where runs are kept: sqlite:///PATH or memory:.")(command)
+
+
+def artifacts_options(command: Command) -> Command:
+    """--artifacts URL and --bucket NAME."""
+    command = click.option("--bucket", metavar="NAME", help="Bucket of the published objects.")(command)
+    return click.option("--artifacts", metavar="URL", help="Where objects are published: folder:PATH.")(command)
+
+
+def chart_options(command: Command) -> Command:
+    """--mode and --accounts FILE."""
+    command = click.option("--accounts", metavar="FILE", help="JSON file with the accounts of the API.")(command)
+    modes = click.Choice(["mock", "record", "real"])
+    return click.option("--mode", type=modes, help="How chart_img.capture answers; mock calls nothing.")(command)
+
+
+def actions_option(command: Command) -> Command:
+    """--actions MODULE."""
+    return click.option(
+        "--actions", metavar="MODULE", multiple=True, help="Python module that registers actions; may be repeated."
+    )(command)
+
+
+def configuration(**flags: str | None) -> Configuration:
+    """The process's configuration: the environment with the given flags over it."""
+    environ = dict(os.environ)
+    names = {
+        "store": "DETENT_STORE",
+        "artifacts": "DETENT_ARTIFACTS",
+        "mode": "CHARTS_API_MODE",
+    }
+    for flag, name in names.items():
+        if flags.get(flag) is not None:
+            environ[name] = str(flags[flag])
+    if flags.get("bucket") is not None:
+        environ.pop("CHARTS_BUCKET", None)
+        environ["ARTIFACTS_BUCKET"] = str(flags["bucket"])
+    if flags.get("accounts") is not None:
+        environ["CHART_IMG_ACCOUNTS_JSON"] = _accounts_file(Path(str(flags["accounts"])))
+    return read_configuration(environ, default_mode="mock")
+
+
+def _accounts_file(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfigurationError("--accounts", f"the file cannot be read: {problem}.") from None
+    if not text.strip():
+        raise ConfigurationError("--accounts", "the file is empty.")
+    return text
+
+
+def import_actions(modules: tuple[str, ...]) -> None:
+    """Import the modules that register a user's actions. Raises `InvalidRequestError` naming the module."""
+    if modules and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's module lies where the command is given
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise InvalidRequestError(
+                f"--actions {name}: the module cannot be imported: {type(error).__name__}: {error}.",
+                remedy="Give its dotted name, as `import` takes it, from the folder in which it can be found.",
+            ) from error

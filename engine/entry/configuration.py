@@ -1,0 +1,171 @@
+"""Configuration: read once from the environment, flags winning; every mistake is a `ConfigurationError`.
+
+Each error names the variable and what is wrong with it, and never shows a value: a value may be a secret
+that was pasted into the wrong place.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from engine.core.machine import Machine, Pool
+from engine.core.secret import Secrets
+from engine.entry.application import DEFAULT_ARTIFACTS, DEFAULT_BUCKET, DEFAULT_LEASE_S, DEFAULT_STORE
+from engine.errors import ConfigurationError
+from engine.handlers.accounts import Account, AccountPools, parse_accounts
+
+MODES: Final = ("real", "mock", "record")
+PUBLIC_BASE_URL: Final = "https://api.chart-img.com"
+LEASE_S_RANGE: Final = (1.0, 3600.0)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
+_UTC: Final = ("UTC", "Etc/UCT", "Etc/Zulu", "Zulu", "UCT", "Etc/Universal", "Universal")
+"""Names of UTC that the API does not list; `Etc/UTC` is its own default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What one process is configured with; see `docs/configuration.md` for each variable."""
+
+    store: str
+    artifacts: str
+    bucket: str
+    mode: str
+    lease_s: float
+    timezone: str
+    log_level: str
+    base_url: str
+    fixtures_dir: Path
+    cassette: Path
+    service: str
+    environment: str | None
+    variables: Mapping[str, str]
+
+    def accounts_of(self, pool: Pool) -> tuple[Account, ...]:
+        """The accounts of a pool, from the variable that it names; without any in mock mode none are needed."""
+        text = self.variables.get(pool.accounts, "")
+        if text:
+            return parse_accounts(text, pool.accounts)
+        if self.mode == "mock":
+            return ()
+        raise ConfigurationError(
+            pool.accounts,
+            f"is not set, and the mode {self.mode!r} calls the API.",
+            remedy='Set it to a JSON array of {"id": …, "apiKey": …}, give --accounts FILE, or use --mode mock.',
+        )
+
+    def account_pools(self, machine: Machine, secrets: Secrets) -> AccountPools:
+        """The accounts of every pool that a machine or one of its children declares."""
+        pools: dict[str, Pool] = {}
+        waiting = [machine]
+        while waiting:
+            one = waiting.pop()
+            pools |= one.pools
+            waiting.extend(one.children.values())
+        return AccountPools({name: self.accounts_of(pool) for name, pool in pools.items()}, secrets)
+
+
+def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Configuration:
+    """Check every variable that detent knows. Raises `ConfigurationError` for the first that is wrong."""
+    environment = environ.get("TDA_ENV") or environ.get("ENV") or None
+    mode = _one_of(environ, "CHARTS_API_MODE", MODES, default_mode)
+    if mode == "record" and (environment or "").strip().lower() in ("prod", "production"):
+        raise ConfigurationError(
+            "CHARTS_API_MODE", "'record' is refused where TDA_ENV or ENV says production.", remedy="Use real, or mock."
+        )
+    return Configuration(
+        store=_store(environ.get("DETENT_STORE") or DEFAULT_STORE),
+        artifacts=_artifacts(environ.get("DETENT_ARTIFACTS") or DEFAULT_ARTIFACTS),
+        bucket=_bucket(environ),
+        mode=mode,
+        lease_s=_seconds(environ, "DETENT_LEASE_S", DEFAULT_LEASE_S),
+        timezone=_timezone(environ),
+        log_level=_one_of(environ, "LOG_LEVEL", tuple(logging.getLevelNamesMapping()), "INFO", upper=True),
+        base_url=_url(environ, "CHART_IMG_BASE_URL", PUBLIC_BASE_URL),
+        fixtures_dir=Path(environ.get("CHART_IMG_FIXTURES_DIR") or "fixtures/chart_img"),
+        cassette=Path(environ.get("CHART_IMG_CASSETTE") or "cassettes/chart_img.yaml"),
+        service=environ.get("K_SERVICE") or "worker-chart-export",
+        environment=environment,
+        variables=dict(environ),
+    )
+
+
+def _one_of(
+    environ: Mapping[str, str], name: str, options: tuple[str, ...], default: str, *, upper: bool = False
+) -> str:
+    value = environ.get(name) or default
+    value = value.upper() if upper else value
+    if value not in options:
+        raise ConfigurationError(name, "is none of the values it may have.", remedy=f"Use one of {', '.join(options)}.")
+    return value
+
+
+def _store(url: str) -> str:
+    if url == "memory:" or (url.startswith("sqlite:///") and len(url) > len("sqlite:///")):
+        return url
+    raise ConfigurationError("DETENT_STORE", "names no store.", remedy="Use sqlite:///PATH or memory:.")
+
+
+def _artifacts(url: str) -> str:
+    if url.startswith("folder:") and len(url) > len("folder:"):
+        return url
+    raise ConfigurationError("DETENT_ARTIFACTS", "names no artifacts.", remedy="Use folder:PATH.")
+
+
+def _bucket(environ: Mapping[str, str]) -> str:
+    found = {}
+    for name in ("ARTIFACTS_BUCKET", "CHARTS_BUCKET"):
+        value = environ.get(name, "")
+        if not value:
+            continue
+        bucket = value.removeprefix("gs://")
+        if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+            raise ConfigurationError(name, "is no bucket's name.", remedy="Use a bare name, or gs://name without a path.")
+        found[name] = bucket
+    if len(set(found.values())) > 1:
+        raise ConfigurationError(
+            "ARTIFACTS_BUCKET", "and CHARTS_BUCKET name different buckets.", remedy="Set one of them, or both alike."
+        )
+    return next(iter(found.values()), DEFAULT_BUCKET)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    low, high = LEASE_S_RANGE
+    try:
+        value = float(environ.get(name) or default)
+    except ValueError:
+        value = -1.0
+    if not low <= value <= high:
+        raise ConfigurationError(name, "is no number of seconds that it may be.", remedy=f"Use {low:g} to {high:g}.")
+    return value
+
+
+def _timezone(environ: Mapping[str, str]) -> str:
+    name = environ.get("CHARTS_DEFAULT_TIMEZONE") or "Etc/UTC"
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        raise ConfigurationError(
+            "CHARTS_DEFAULT_TIMEZONE", "is no IANA time zone.", remedy="Use a name like Etc/UTC or Europe/Berlin."
+        ) from None
+    return "Etc/UTC" if name in _UTC else name
+
+
+def _url(environ: Mapping[str, str], name: str, default: str) -> str:
+    value = environ.get(name) or default
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    else:
+        good = good and not (parts.username or parts.password or parts.query or parts.fragment) and value.isprintable()
+    if not good:
+        raise ConfigurationError(name, "is no address that can be called.", remedy="Use https://HOST[:PORT], nothing else.")
+    return value.rstrip("/")

@@ -1,0 +1,70 @@
+"""Documents from files: `DIR/<collection>/<id>.json`, and one flow-run document by itself.
+
+A document that is in the store is never overwritten unless that is asked for: loading twice is loading once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from engine.core import canonical
+from engine.core.write import Check, Create, Key, Set, Write
+from engine.errors import InvalidRequestError
+from engine.handlers.flow_steps import FLOW_RUNS
+from engine.store.port import Store
+
+ID_FIELD: Final = "__id__"
+"""Holds the id of a document whose id cannot be a file's name; it is not stored."""
+
+
+async def load_folder(store: Store, folder: str, *, replace: bool) -> int:
+    """Load every document below a folder; answers how many were written. Raises `InvalidRequestError`."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise InvalidRequestError(f"--load {folder}: there is no such folder.", remedy="Name one with <collection>/<id>.json.")
+    written = 0
+    for collection in sorted(path for path in root.iterdir() if path.is_dir()):
+        for file in sorted(collection.glob("*.json")):
+            document = _read(file)
+            name = document.pop(ID_FIELD, file.name.removesuffix(".json"))
+            written += await put(store, Key.of(collection.name, name), document, replace=replace)
+    return written
+
+
+async def load_flow_run(store: Store, file: str, *, replace: bool) -> str:
+    """Load one flow-run document; answers its id. Raises `InvalidRequestError`."""
+    document = _read(Path(file))
+    run_id = document.get("runId")
+    if not isinstance(run_id, str) or not run_id:
+        found = "none" if run_id is None else f"a {type(run_id).__name__}"
+        raise InvalidRequestError(f"{file}: runId must be a non-empty string, found {found}.", remedy="Add runId.")
+    await put(store, Key.of(FLOW_RUNS, run_id), document, replace=replace)
+    return run_id
+
+
+async def put(store: Store, key: Key, document: dict[str, Any], *, replace: bool) -> bool:
+    """Write one document, unless one is there and `replace` is false; answers whether it was written."""
+
+    def decide(found: Any, now_ms: int) -> tuple[list[Write], bool]:
+        if replace:
+            return [Set(key, document)], True
+        return ([Create(key, document)], True) if found[key] is None else ([Check(key)], False)
+
+    return await store.transact([key], decide)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
+        canonical.encode(document)
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}.", remedy="Correct the file; nothing was run."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{file}: cannot be read as a JSON document: {error}.") from None
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"{file}: a document must be a JSON object, not {type(document).__name__}.")
+    return document

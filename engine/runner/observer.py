@@ -1,0 +1,45 @@
+"""PORT: what a person or a program may see of runs as they happen. The runner reports facts; doors show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from engine.core.action import Remark
+from engine.core.handler import Log
+from engine.core.machine import Machine
+from engine.core.snapshot import Snapshot
+from engine.runs import Committed
+
+
+class Observer(Protocol):
+    """Told of each commit, after it; never asked for anything, and never able to fail a run."""
+
+    def committed(self, machine: Machine, committed: Committed) -> None:
+        """A step was committed (or a run begun)."""
+
+    def remarked(self, snapshot: Snapshot, item_key: str | None, remark: Remark) -> None:
+        """A transactional action's decide asked for a log event, and its commit stands."""
+
+    def log_for(self, snapshot: Snapshot, item_key: str | None) -> Log:
+        """The log that an action's handler writes to."""
+
+    def trouble(self, event: str, severity: str, fields: Mapping[str, Any]) -> None:
+        """The runner itself met something worth telling: a lost lease, a store that is away."""
+
+
+class Silent:
+    """Observes nothing."""
+
+    def committed(self, machine: Machine, committed: Committed) -> None:
+        """See `Observer`."""
+
+    def remarked(self, snapshot: Snapshot, item_key: str | None, remark: Remark) -> None:
+        """See `Observer`."""
+
+    def log_for(self, snapshot: Snapshot, item_key: str | None) -> Log:
+        """See `Observer`."""
+        return lambda event, /, severity="INFO", **fields: None
+
+    def trouble(self, event: str, severity: str, fields: Mapping[str, Any]) -> None:
+        """See `Observer`."""

@@ -1,0 +1,198 @@
+"""Performs one action once: finds its handler, bounds its time, stores its blobs, and answers an event.
+
+Whatever a handler does, an event comes back: its outcome, its failure, TIMEOUT, or INTERNAL for an exception.
+Store and artifact outages pass through as `StoreUnavailableError`, for the driver to wait out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from engine.artifacts.port import Artifacts
+from engine.core import canonical
+from engine.core.action import ActionKind, Blob, Decision, EngineCode, Failure, Outcome
+from engine.core.bounds import BLOB_BYTES_MAX
+from engine.core.effect import Perform
+from engine.core.event import ActionFailed, ActionReturned, Event
+from engine.core.handler import ActionRequest, Handler
+from engine.core.machine import Machine
+from engine.core.snapshot import Snapshot
+from engine.core.write import Document, Key
+from engine.errors import ArtifactError, SecretLeakError, StoreUnavailableError
+from engine.runner.clock import Clock
+from engine.runner.observer import Observer
+
+logger: Final = logging.getLogger("detent.runner")
+
+BLOB_WRITE_ATTEMPTS: Final = 3
+"""Attempts to store what a paid call returned, before it is given up."""
+
+
+class Performer:
+    """Handlers with what they need: see the module."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        services: Mapping[type[Any], Any],
+        artifacts: Artifacts,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._handlers = handlers
+        self._services = services
+        self._artifacts = artifacts
+        self._clock = clock
+        self._observer = observer
+
+    def kind_of(self, action: str) -> ActionKind | None:
+        """The kind of an action; `None` when no handler is registered."""
+        handler = self._handlers.get(action)
+        return None if handler is None else handler.declaration.kind
+
+    # Transactional
+
+    def keys(self, machine: Machine, effect: Perform, snapshot: Snapshot, item_key: str | None) -> Sequence[Key]:
+        """The documents that a transactional action reads; none when its own code fails (its decide will tell)."""
+        handler = self._handlers[effect.action]
+        assert handler.documents is not None
+        try:
+            return handler.documents(self.request(machine, effect, snapshot, item_key))
+        except Exception as error:
+            self._report(effect, error)
+            return ()
+
+    def decide(
+        self,
+        machine: Machine,
+        effect: Perform,
+        snapshot: Snapshot,
+        item_key: str | None,
+        documents: Mapping[Key, Document | None],
+        now_ms: int,
+    ) -> Decision:
+        """Run a transactional action's pure decide; an exception is a Failure."""
+        handler = self._handlers[effect.action]
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        try:
+            decision: Decision = handler.function(self.request(machine, effect, snapshot, item_key), documents, now)
+            if isinstance(decision.outcome, Outcome):
+                value = canonical.plain(decision.outcome.value)
+                return decision._replace(outcome=decision.outcome._replace(value=value))
+            return decision
+        except Exception as error:
+            self._report(effect, error)
+            return Decision(_internal(effect, error))
+
+    # Repeatable and unrepeatable
+
+    async def perform(self, machine: Machine, effect: Perform, snapshot: Snapshot, item_key: str | None) -> Event:
+        """Perform the action and answer the event that its answer is."""
+        handler = self._handlers.get(effect.action)
+        if handler is None:
+            return self._failed(Failure(EngineCode.INTERNAL, f"this process has no action {effect.action!r}"))
+        answer = await self._answer(handler, self.request(machine, effect, snapshot, item_key), effect)
+        if isinstance(answer, Failure):
+            return self._failed(answer)
+        if not isinstance(answer, Outcome):
+            kind = type(answer).__name__
+            message = f"the handler of {effect.action} answered a {kind}, neither Outcome nor Failure"
+            return self._failed(Failure(EngineCode.INTERNAL, message))
+        try:
+            value = canonical.plain(await self._without_blobs(answer.value), "the outcome's value")
+        except ValueError as error:
+            return self._failed(Failure(EngineCode.INTERNAL, f"{effect.action}: {error}"))
+        except SecretLeakError as error:
+            return self._failed(Failure(EngineCode.SECRET_LEAKED, error.message))
+        except ArtifactError as error:
+            return self._failed(Failure(EngineCode.BLOB_WRITE_FAILED, error.message, retriable=True))
+        return ActionReturned(self._clock.now_ms(), answer.name, value)
+
+    async def _answer(self, handler: Handler, request: ActionRequest, effect: Perform) -> Any:
+        try:
+            with anyio.fail_after(effect.timeout_s):
+                if inspect.iscoroutinefunction(handler.function):
+                    return await handler.function(request)
+                return await anyio.to_thread.run_sync(handler.function, request, abandon_on_cancel=True)
+        except StoreUnavailableError:
+            raise
+        except TimeoutError as error:
+            if effect.timeout_s is None:
+                self._report(effect, error)
+                return _internal(effect, error)
+            message = f"{effect.action} took longer than {effect.timeout_s:g} s"
+            return Failure(EngineCode.TIMEOUT, message, retriable=True)
+        except SecretLeakError as error:
+            return Failure(EngineCode.SECRET_LEAKED, error.message)
+        except Exception as error:
+            self._report(effect, error)
+            return _internal(effect, error)
+
+    async def _without_blobs(self, value: Any) -> Any:
+        """`value` with each blob stored and replaced by what the context may hold of it."""
+        if isinstance(value, Blob):
+            if len(value.content) > BLOB_BYTES_MAX:
+                raise ValueError(f"a blob of {len(value.content)} bytes is larger than {BLOB_BYTES_MAX}")
+            sha256 = await self._stored(value)
+            return {"sha256": sha256, "size": len(value.content), "content_type": value.content_type}
+        if isinstance(value, Mapping):
+            return {key: await self._without_blobs(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [await self._without_blobs(entry) for entry in value]
+        return value
+
+    async def _stored(self, blob: Blob) -> str:
+        for attempt in range(1, BLOB_WRITE_ATTEMPTS + 1):
+            try:
+                sha256 = await self._artifacts.put_blob(blob.content, content_type=blob.content_type)
+            except SecretLeakError:
+                raise
+            except ArtifactError:
+                if attempt == BLOB_WRITE_ATTEMPTS:
+                    raise
+                await self._clock.sleep(0.2 * attempt)
+            else:
+                assert sha256 == hashlib.sha256(blob.content).hexdigest()
+                return sha256
+        raise AssertionError("the loop above returns or raises")
+
+    def request(self, machine: Machine, effect: Perform, snapshot: Snapshot, item_key: str | None) -> ActionRequest:
+        """What the handler is asked."""
+        return ActionRequest(
+            params=effect.params,
+            run_id=snapshot.run_id,
+            machine=machine.name,
+            state=snapshot.state,
+            attempt=effect.attempt,
+            idempotency_key=effect.idempotency_key,
+            timeout_s=effect.timeout_s,
+            pools=machine.pools,
+            services=self._services,
+            log=self._observer.log_for(snapshot, item_key),
+            item_key=item_key,
+        )
+
+    def _failed(self, failure: Failure) -> ActionFailed:
+        try:
+            details = None if failure.details is None else canonical.plain(failure.details, "the failure's details")
+        except ValueError:
+            details = None
+        return ActionFailed(self._clock.now_ms(), failure._replace(details=details))  # type: ignore[arg-type]  # a map
+
+    def _report(self, effect: Perform, error: BaseException) -> None:
+        # The traceback goes to the log alone, which redacts; a document holds the class and no text.
+        logger.error("action_raised", exc_info=error, extra={"fields": {"action": effect.action}})
+
+
+def _internal(effect: Perform, error: BaseException) -> Failure:
+    return Failure(EngineCode.INTERNAL, f"the handler of {effect.action} raised {type(error).__name__}")
+
+

@@ -1,0 +1,16 @@
+"""The life of a run over a `Store`: start, claim, renew, commit, release, find.
+
+What is committed together is decided here, by pure functions over documents; who commits it and when is for
+`engine/runner` (see LEASES.md there). This package sees the core and the store port, and nothing else.
+"""
+
+from engine.runs.commit import Tenure
+from engine.runs.definitions import Definitions
+from engine.runs.records import INDEXES, Entry, Head, Place
+from engine.runs.runs import Claim, Committed, Held, Runs
+from engine.runs.start import FirstAction, Started, start
+
+__all__ = [
+    "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs", "Started", "Tenure",
+    "start",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""Definitions by digest: each run goes on with the definition that it began with, whatever the file says now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from engine.core import canonical
+from engine.core.machine import Machine
+from engine.core.write import Check, Create
+from engine.errors import InvalidRequestError
+from engine.runs.records import definition_key
+from engine.store.port import Store
+
+
+class Compiler(Protocol):
+    """What rebuilds a machine from its stored definition: `engine.definition.Library`."""
+
+    def get(self, digest: str) -> Machine | None: ...
+
+    def rebuild(self, source: Mapping[str, Any], children: Mapping[str, Machine], file: str) -> Machine: ...
+
+
+class Definitions:
+    """The definitions of one store, with those this process knows at hand."""
+
+    def __init__(self, store: Store, compiler: Compiler) -> None:
+        self._store = store
+        self._compiler = compiler
+        self._stored: set[str] = set()
+
+    async def keep(self, machine: Machine) -> None:
+        """Make sure that a machine and its children are stored; writes each digest once for each process."""
+        for child in machine.children.values():
+            await self.keep(child)
+        if machine.digest in self._stored:
+            return
+        key = definition_key(machine.digest)
+        document = {
+            "name": machine.name,
+            "version": machine.version,
+            "file": machine.file.replace("\\", "/").rpartition("/")[2],
+            "source": canonical.encode(machine.source),
+            "children": {name: child.digest for name, child in machine.children.items()},
+        }
+        await self._store.transact(
+            [key], lambda found, now_ms: ([Check(key) if found[key] is not None else Create(key, document)], None)
+        )
+        self._stored.add(machine.digest)
+
+    async def machine(self, digest: str) -> Machine:
+        """The machine with a digest. Raises `InvalidRequestError` when the store does not hold it."""
+        known = self._compiler.get(digest)
+        if known is not None:
+            return known
+        key = definition_key(digest)
+        document: Any = (await self._store.get_many([key]))[key]
+        if document is None:
+            raise InvalidRequestError(
+                f"the definition {digest[:12]} is not in the store.",
+                remedy="A run needs the definition that it began with; restore the collection `definitions`.",
+            )
+        children = {name: await self.machine(inner) for name, inner in document["children"].items()}
+        source: Any = canonical.decode(document["source"])
+        return self._compiler.rebuild(source, children, document["file"])

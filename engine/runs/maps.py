@@ -1,0 +1,177 @@
+"""A map is many runs: how its children begin, and how the end of one begins the next.
+
+The items of a map are dealt to `lanes` lanes, item `i` to lane `i % lanes`. The entering commit starts the
+first item of each lane. A child's final commit starts the next item of its own lane, so the number of
+children under way never passes the number of lanes, over all workers together, and nobody counts them.
+Pure: everything here adds writes to a `Commit` from documents that the caller has loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.core import canonical
+from engine.core.action import EngineCode, Failure
+from engine.core.effect import StartMap, StopMap
+from engine.core.event import RunStarted, StepRefused
+from engine.core.machine import Machine
+from engine.core.snapshot import Status, empty
+from engine.core.write import Create, Document, Key, Set, Update
+from engine.runs.commit import Advanced, Commit, advance
+from engine.runs.inputs import input_problem
+from engine.runs.records import (
+    ITEMS_PER_CHUNK,
+    Head,
+    Place,
+    Tally,
+    child_run_id,
+    chunk_key,
+    head_key,
+    map_key,
+    read_tally,
+    tally_document,
+)
+
+Documents = Mapping[Key, "Document | None"]
+
+
+def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> None:
+    """Record a map that a run has just entered, and start the first item of each lane, at rest."""
+    child = machine.children[effect.machine]
+    state = parent.snapshot.state
+    visit = parent.snapshot.visits[state]
+    of = map_key(parent.run_id, state, visit)
+    items = list(zip(effect.keys, effect.inputs, strict=True))
+    lanes = min(effect.concurrency, len(items))
+    tally = Tally(child.digest, parent.root, len(items), lanes, 0, effect.min_success)
+    for start in range(0, len(items), ITEMS_PER_CHUNK):
+        text = canonical.encode(items[start : start + ITEMS_PER_CHUNK])
+        commit.writes.append(Create(chunk_key(of, start), {"items": text}))
+    for lane in range(lanes):
+        place = Place(parent.run_id, state, visit, lane, "")
+        tally, _ = _start_from(commit, child, place, tally, items, own=False)
+    if tally.lanes_open == 0:  # every child ended where it began: the parent has nothing to wait for
+        commit.wake(parent.run_id)
+    commit.writes.append(Create(of, tally_document(tally)))
+
+
+def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) -> None:
+    """The parent has left its map: no further item begins."""
+    of = map_key(run_id, effect.state, effect.visit)
+    if documents.get(of) is not None:
+        commit.writes.append(Update(of, {("is_stopped",): True, ("is_left",): True}))
+
+
+def keys_at_end(head: Head, tally: Tally | None) -> list[Key]:
+    """The documents that the final commit of a child needs: its map's, the next item's, the parent's head."""
+    assert head.place is not None
+    of = head.place.map_key
+    keys = [of]
+    if tally is not None:
+        following = head.place.index + tally.lanes
+        if following < tally.items and not tally.is_stopped:
+            keys.append(chunk_key(of, following))
+        else:
+            keys.append(head_key(head.place.parent))
+        if tally.min_success is not None:
+            keys.append(head_key(head.place.parent))
+    return keys
+
+
+def after_child(commit: Commit, ended: Head, child: Machine, documents: Documents, *, own: bool) -> Head | None:
+    """What the end of one child writes; answers the lane's next child when this worker goes on with it."""
+    place = ended.place
+    assert place is not None
+    document = documents[place.map_key]
+    if document is None:
+        return None
+    tally = read_tally(document)
+    before = tally
+    if tally.min_success is not None:
+        tally = _counted(tally, ended)
+    following = place.index + tally.lanes
+    tally = tally._replace(lanes_open=tally.lanes_open - 1)
+    head = None
+    if following < tally.items and not tally.is_stopped:
+        items = _items(documents, place.map_key, following)
+        tally, head = _start_from(commit, child, place._replace(index=following), tally, items, own=own)
+    if tally.lanes_open == 0 and not tally.is_left:
+        parent = documents.get(head_key(place.parent))
+        if parent is not None and parent["worker"] is None and parent["state"] == place.state:
+            commit.wake(place.parent)
+    if tally != before:
+        commit.writes.append(Set(place.map_key, tally_document(tally)))
+    return head
+
+
+def _counted(tally: Tally, ended: Head) -> Tally:
+    succeeded = ended.snapshot.status is Status.SUCCEEDED
+    counted = tally._replace(succeeded=tally.succeeded + succeeded, failed=tally.failed + (not succeeded))
+    return counted._replace(is_stopped=counted.is_stopped or counted.is_decided)
+
+
+class ItemsMissing(Exception):
+    """A lane went over the end of a chunk; the chunk under `key` is needed too."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _items(documents: Documents, of: Key, index: int) -> Mapping[int, Any]:
+    """The items that are at hand, by index."""
+    found: dict[int, Any] = {}
+    wanted = chunk_key(of, index)
+    for key, document in documents.items():
+        if document is not None and key.collection == wanted.collection and key.id.startswith(f"{of.id}~"):
+            number = int(key.id.rpartition("~")[2])
+            entries: Any = canonical.decode(str(document["items"]))
+            found |= {number * ITEMS_PER_CHUNK + offset: entry for offset, entry in enumerate(entries)}
+    return found
+
+
+def _start_from(
+    commit: Commit, child: Machine, place: Place, tally: Tally, items: Sequence[Any] | Mapping[int, Any], *, own: bool
+) -> tuple[Tally, Head | None]:
+    """Start the lane's item at `place.index`, and the ones after it while they end where they begin."""
+    index = place.index
+    while index < tally.items and not tally.is_stopped:
+        if isinstance(items, Mapping) and index not in items:
+            raise ItemsMissing(chunk_key(place.map_key, index))
+        key, value = items[index]
+        head = start_child(commit, child, place._replace(index=index, key=key), tally.root, value, own=own)
+        if not head.is_final:
+            return tally._replace(lanes_open=tally.lanes_open + 1), head if own and head.begun else None
+        if tally.min_success is not None:
+            tally = _counted(tally, head)
+        index += tally.lanes
+    return tally, None
+
+
+def start_child(commit: Commit, child: Machine, place: Place, root: str, value: Any, *, own: bool) -> Head:
+    """Record one child run with its first step."""
+    run_id = child_run_id(place)
+    snapshot = empty(run_id, child.name, child.version, child.digest)
+    problem = input_problem(child, value)
+    if problem is None:
+        first = advance(child, snapshot, RunStarted(commit.now_ms, value), commit.secrets)
+    else:
+        failure = Failure(EngineCode.INPUT_INVALID, f"the item {place.key!r} cannot be taken: {problem}")
+        first = advance(child, snapshot, StepRefused(commit.now_ms, failure), commit.secrets)
+    head = commit.create(first.step.snapshot, [first], place, root, own=own)
+    record_effects(commit, head, child, [first], {})
+    return head
+
+
+def record_effects(
+    commit: Commit, head: Head, machine: Machine, taken: Sequence[Advanced], documents: Documents
+) -> None:
+    """Write what the steps' effects ask to be recorded: maps entered and maps left."""
+    for advanced in taken:
+        for effect in advanced.step.effects:
+            if isinstance(effect, StartMap):
+                begin(commit, head, machine, effect)
+            elif isinstance(effect, StopMap):
+                leave(commit, head.run_id, effect, documents)
+

@@ -1,0 +1,221 @@
+"""The documents in which runs are kept, and the values that they stand for.
+
+| collection | id | holds |
+| --- | --- | --- |
+| `runs` | the run's id | the head: snapshot, fence, worker, when it may be claimed |
+| `journal` | run id `~` seq | one event, with the fence and the token of its commit; create-only |
+| `run_keys` | machine `~` key | the newest run of a key |
+| `maps` | run id `~` state `~` visit | how far a map has come |
+| `map_items` | the map's id `~` chunk | its items, a hundred to a document; create-only |
+| `definitions` | digest | a definition as its runs began with it; create-only |
+
+Snapshots, entries and items are canonical JSON in one text field, since a document store keeps neither the
+order of a map nor a list in a list; what is queried stands beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from engine.core import canonical, event
+from engine.core.event import Event
+from engine.core.snapshot import Snapshot
+from engine.core.write import Document, Key
+from engine.store.port import Index
+
+RUNS: Final = "runs"
+JOURNAL: Final = "journal"
+RUN_KEYS: Final = "run_keys"
+MAPS: Final = "maps"
+MAP_ITEMS: Final = "map_items"
+DEFINITIONS: Final = "definitions"
+
+INDEXES: Final = (
+    Index(RUNS, ("claimable_at_ms",)),
+    Index(RUNS, ("created_at_ms",)),
+    Index(JOURNAL, ("run_id", "seq")),
+)
+"""What the queries of this package need of a store."""
+
+ITEMS_PER_CHUNK: Final = 100
+
+
+class Place(NamedTuple):
+    """Where a child run stands in its parent's map."""
+
+    parent: str
+    state: str
+    visit: int
+    index: int
+    key: str
+
+    @property
+    def map_key(self) -> Key:
+        return map_key(self.parent, self.state, self.visit)
+
+
+class Head(NamedTuple):
+    """A run's head document; see LEASES.md for `fence`, `worker`, `claimable_at_ms` and `begun`."""
+
+    snapshot: Snapshot
+    fence: int
+    worker: str | None
+    claimable_at_ms: int | None
+    begun: bool
+    created_at_ms: int
+    updated_at_ms: int
+    root: str
+    place: Place | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.snapshot.run_id
+
+    @property
+    def is_final(self) -> bool:
+        return self.snapshot.status.is_final
+
+    def to_document(self) -> dict[str, Any]:
+        """The document; `snapshot` is canonical JSON text."""
+        snapshot = self.snapshot
+        return {
+            "run_id": snapshot.run_id,
+            "machine": snapshot.machine,
+            "version": snapshot.version,
+            "digest": snapshot.digest,
+            "key": snapshot.key,
+            "state": snapshot.state,
+            "status": snapshot.status.value,
+            "seq": snapshot.seq,
+            "fence": self.fence,
+            "worker": self.worker,
+            "claimable_at_ms": self.claimable_at_ms,
+            "begun": self.begun,
+            "created_at_ms": self.created_at_ms,
+            "updated_at_ms": self.updated_at_ms,
+            "root": self.root,
+            "place": None if self.place is None else self.place._asdict(),
+            "snapshot": snapshot.encode(),
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Head:
+        """The inverse of `to_document`."""
+        fields: Any = document
+        place = fields["place"]
+        return cls(
+            Snapshot.decode(fields["snapshot"]),
+            fields["fence"],
+            fields["worker"],
+            fields["claimable_at_ms"],
+            fields["begun"],
+            fields["created_at_ms"],
+            fields["updated_at_ms"],
+            fields["root"],
+            None if place is None else Place(**place),
+        )
+
+
+class Entry(NamedTuple):
+    """One journal entry: the event that step `seq` took, under which fence, by which commit."""
+
+    run_id: str
+    seq: int
+    fence: int
+    token: str
+    event: Event
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "seq": self.seq,
+            "fence": self.fence,
+            "token": self.token,
+            "entry": canonical.encode(event.to_json(self.event)),
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Entry:
+        fields: Any = document
+        taken = event.from_json(canonical.decode(fields["entry"]))  # type: ignore[arg-type]  # an object, by to_document
+        return cls(fields["run_id"], fields["seq"], fields["fence"], fields["token"], taken)
+
+
+class Tally(NamedTuple):
+    """How far a map has come. `lanes_open` counts the lanes whose last item has not ended."""
+
+    digest: str
+    root: str
+    items: int
+    lanes: int
+    lanes_open: int
+    min_success: int | None
+    succeeded: int = 0
+    failed: int = 0
+    is_stopped: bool = False
+    is_left: bool = False
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether `min_success` is reached, or cannot be any more."""
+        if self.min_success is None:
+            return False
+        return self.succeeded >= self.min_success or self.items - self.failed < self.min_success
+
+
+def head_key(run_id: str) -> Key:
+    return Key.of(RUNS, run_id)
+
+
+def entry_key(run_id: str, seq: int) -> Key:
+    return Key.of(JOURNAL, f"{run_id}~{seq:08d}")
+
+
+def run_key_key(machine: str, key: str) -> Key:
+    return Key.of(RUN_KEYS, _bounded(f"{machine}~{_escaped(key)}"))
+
+
+def map_key(run_id: str, state: str, visit: int) -> Key:
+    return Key.of(MAPS, _bounded(f"{run_id}~{state}~{visit}"))
+
+
+def chunk_key(of: Key, index: int) -> Key:
+    """The document that holds item `index` of a map."""
+    return Key.of(MAP_ITEMS, f"{of.id}~{index // ITEMS_PER_CHUNK}")
+
+
+def definition_key(digest: str) -> Key:
+    return Key.of(DEFINITIONS, digest)
+
+
+def keyed_run_id(machine: str, key: str, generation: int) -> str:
+    """The id of the `generation`-th run of a key, from 1."""
+    return _bounded(f"{machine}~{_escaped(key)}~{generation}")
+
+
+def child_run_id(place: Place) -> str:
+    return _bounded(f"{place.parent}~{place.state}~{place.visit}~{_escaped(place.key)}")
+
+
+
+
+def _escaped(key: str) -> str:
+    """A key with what no document id may hold percent-encoded; everything else stays readable."""
+    return quote(key, safe=" !\"#$&'()*+,:;<=>?@[\\]^`{|}") if key.isascii() else quote(key, safe=" :,=@")
+
+
+def _bounded(text: str) -> str:
+    """`text`, or when it is too long for an id of ids, its beginning and a digest."""
+    if len(text.encode()) <= 400:
+        return text
+    return f"{text.encode()[:300].decode(errors='ignore')}~{canonical.digest(text)[:32]}"
+
+
+def tally_document(tally: Tally) -> dict[str, Any]:
+    return tally._asdict()
+
+
+def read_tally(document: Mapping[str, Any]) -> Tally:
+    return Tally(**document)

@@ -1,0 +1,401 @@
+"""`Runs`: claim, renew, commit, rest and find runs over a store; `start.py` begins them.
+
+Each verb is one `transact`. Its decide checks the fence, takes the step and gathers the writes; when these
+touch documents that were not asked for (a map's, the next child's), nothing is written and the transaction
+is made again with them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets as randomness
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from engine.core import canonical
+from engine.core.action import INTERRUPTED, ActionKind, Decision, EngineCode, Failure, Outcome, Remark
+from engine.core.canonical import Json
+from engine.core.effect import Effect, Perform, StartMap
+from engine.core.event import ActionFailed, ActionReturned, Event, MapFinished, TimerFired
+from engine.core.machine import Branch, Machine
+from engine.core.secret import Secrets
+from engine.core.snapshot import Snapshot, Status
+from engine.core.step import pending
+from engine.core.write import Check, Document, Key, Set, Write
+from engine.errors import (
+    CommitUncertainError,
+    InvalidRequestError,
+    LeaseLostError,
+    WriteRefusedError,
+)
+from engine.runs import maps
+from engine.runs.commit import Commit, Tenure, advance, resting_until
+from engine.runs.definitions import Definitions
+from engine.runs.records import (
+    JOURNAL,
+    RUNS,
+    Entry,
+    Head,
+    Place,
+    Tally,
+    child_run_id,
+    chunk_key,
+    entry_key,
+    head_key,
+    map_key,
+    read_tally,
+)
+from engine.store.port import Order, Store, Where
+
+Documents: TypeAlias = Mapping[Key, "Document | None"]
+DecideAction: TypeAlias = Callable[[Documents, int], Decision]
+
+COLLECT_BATCH = 200
+"""Children read at once when a map is collected: bounds memory and the size of one request."""
+
+
+class Claim(NamedTuple):
+    """The right of this worker to a run: its head as this worker last committed it, and what it asks for."""
+
+    head: Head
+    machine: Machine
+    effect: Effect
+
+
+class Committed(NamedTuple):
+    """What a commit did.
+
+    `claim` is what this worker goes on with: the run itself, the next item of its lane, or nothing.
+    `woken` are runs that this commit made claimable, each with its instant; `taken` the transitions.
+    """
+
+    head: Head
+    claim: Claim | None
+    woken: tuple[tuple[str, int], ...] = ()
+    taken: tuple[Branch, ...] = ()
+    event: Event | None = None
+    remarks: tuple[Remark, ...] = ()
+
+
+class Held(NamedTuple):
+    """A claim was not possible: the run's head says who holds it and until when, or that it waits or has ended."""
+
+    head: Head
+
+
+class KindOf(Protocol):
+    """Tells an action's kind; `None` for one that this process does not know."""
+
+    def __call__(self, action: str) -> ActionKind | None: ...
+
+
+class MoreKeys(Exception):
+    """A decide needs documents that the transaction did not load."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self.keys = tuple(keys)
+        super().__init__(self.keys)
+
+
+class _Answer(NamedTuple):
+    event: Event
+    writes: Sequence[Write] = ()
+    remarks: tuple[Remark, ...] = ()
+
+
+class Runs:
+    """The verbs; see the module. `tenure` is a function, since a worker that is stopping begins nothing."""
+
+    def __init__(
+        self, store: Store, definitions: Definitions, kind_of: KindOf, tenure: Callable[[], Tenure], secrets: Secrets
+    ) -> None:
+        self.store = store
+        self.definitions = definitions
+        self.kind_of = kind_of
+        self.tenure = tenure
+        self.secrets = secrets
+        self._tokens = (f"{randomness.token_hex(8)}.{number}" for number in itertools.count())
+
+    # Reading
+
+    async def get(self, run_id: str) -> Head | None:
+        """The head of a run as last committed."""
+        key = head_key(run_id)
+        document = (await self.store.get_many([key]))[key]
+        return None if document is None else Head.read(document)
+
+    async def journal(self, run_id: str) -> list[Entry]:
+        """Every entry of a run, first to last."""
+        found = await self.store.query(JOURNAL, [Where("run_id", "==", run_id)], [Order("seq")])
+        return [Entry.read(document) for _, document in found]
+
+    async def newest(self, limit: int) -> list[Head]:
+        """The runs that were created last, newest first."""
+        found = await self.store.query(RUNS, (), [Order("created_at_ms", descending=True)], limit)
+        return [Head.read(document) for _, document in found]
+
+    async def claimable(self, now_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Runs that are due or abandoned at `now_ms`, longest first, each with its instant."""
+        where = [Where("claimable_at_ms", "<=", now_ms)]
+        found = await self.store.query(RUNS, where, [Order("claimable_at_ms")], limit)
+        return [(key.id, _instant(document)) for key, document in found]
+
+    async def next_claimable(self) -> int | None:
+        """The instant at which the next run anywhere becomes claimable."""
+        found = await self.store.query(RUNS, (), [Order("claimable_at_ms")], 1)
+        return _instant(found[0].document) if found else None
+
+    # Claiming
+
+    async def claim(self, run_id: str) -> Committed | Held:
+        """Take a run that is due or abandoned, with the step that its being so means.
+
+        Raises `InvalidRequestError` for a run that does not exist.
+        """
+        head = await self.get(run_id)
+        if head is None:
+            raise InvalidRequestError(f"there is no run {run_id!r}.", remedy="See `detent runs list`.")
+        if head.is_final:
+            return Held(head)
+        machine = await self.definitions.machine(head.snapshot.digest)
+        return await self._transact([head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)], self._claiming(run_id, machine))
+
+    def _claiming(self, run_id: str, machine: Machine) -> Callable[[Documents, int, str], tuple[list[Write], Any]]:
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | Held]:
+            document = documents[head_key(run_id)]
+            if document is None:
+                raise LeaseLostError(f"run {run_id} is gone.")
+            head = Head.read(document)
+            if head.claimable_at_ms is None or head.claimable_at_ms > now_ms:
+                return [Check(head_key(run_id))], Held(head)
+            tenure = self.tenure()
+            commit = Commit(now_ms, token, tenure, self.secrets)
+            event = self._event_at_claim(machine, head, now_ms)
+            if event is not None:
+                return self._recorded(commit, head, machine, _Answer(event), documents, fence=head.fence + 1)
+            effect = pending(machine, head.snapshot)
+            claimed = head._replace(
+                fence=head.fence + 1, worker=tenure.worker, claimable_at_ms=now_ms + tenure.lease_ms, begun=True,
+                updated_at_ms=now_ms,
+            )  # fmt: skip
+            commit.writes.append(Set(head_key(run_id), claimed.to_document()))
+            return commit.writes, Committed(claimed, Claim(claimed, machine, effect))
+
+        return decide
+
+    def _event_at_claim(self, machine: Machine, head: Head, now_ms: int) -> Event | None:
+        """What has happened to a run that this worker picks up: a timer is due, or a call's outcome was lost."""
+        snapshot = head.snapshot
+        due = sorted((at_ms, name) for name, at_ms in snapshot.timers.items() if at_ms <= now_ms)
+        if due:
+            return TimerFired(now_ms, due[0][1])
+        effect = pending(machine, snapshot)
+        if head.begun and isinstance(effect, Perform) and self.kind_of(effect.action) is ActionKind.UNREPEATABLE:
+            return ActionReturned(now_ms, INTERRUPTED, None)
+        return None
+
+    async def renew(self, claim: Claim) -> Claim:
+        """Move the lease's end. Raises `LeaseLostError`."""
+        key = head_key(claim.head.run_id)
+
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Claim]:
+            head = self._own(claim, documents)
+            until = max(head.claimable_at_ms or 0, now_ms + self.tenure().lease_ms)
+            renewed = head._replace(claimable_at_ms=until, updated_at_ms=now_ms)
+            return [Set(key, renewed.to_document())], claim._replace(head=renewed)
+
+        return await self._transact([key], decide)
+
+    async def rest(self, claim: Claim) -> Committed:
+        """Let go of a run where it stands: what it asks for has not begun. Raises `LeaseLostError`."""
+        key = head_key(claim.head.run_id)
+
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
+            head = self._own(claim, documents)
+            until = resting_until(claim.effect, head.snapshot, now_ms)
+            rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
+            woken = () if until is None else ((head.run_id, until),)
+            return [Set(key, rested.to_document())], Committed(rested, None, woken)
+
+        return await self._transact([key], decide)
+
+    # Committing
+
+    async def commit(self, claim: Claim, event: Event) -> Committed:
+        """Take one event. Raises `LeaseLostError`, and `IllegalEventError` with nothing written."""
+        return await self._record(claim, (), lambda documents, now_ms: _Answer(event))
+
+    async def decide(self, claim: Claim, keys: Sequence[Key], action: DecideAction) -> Committed:
+        """Perform a transactional action: its writes and the step are one commit. Raises `LeaseLostError`."""
+
+        def answer(documents: Documents, now_ms: int) -> _Answer:
+            decision = action(documents, now_ms)
+            return self._decided(decision, now_ms)
+
+        try:
+            return await self._record(claim, keys, answer)
+        except (WriteRefusedError, InvalidRequestError) as error:
+            # The handler asked for a write that cannot be made: a bug of its, and no reason to stay here.
+            failure = Failure(EngineCode.INTERNAL, f"a write of the action was refused: {error.message}")
+            return await self.commit(claim, ActionFailed(claim.head.updated_at_ms, failure))
+
+    def _decided(self, decision: Decision, now_ms: int) -> _Answer:
+        outcome = decision.outcome
+        if any(self.secrets.found_in(repr(write)) for write in decision.writes):
+            outcome = Failure(EngineCode.SECRET_LEAKED, "the action would have written a secret value; it was dropped")
+            return _Answer(ActionFailed(now_ms, outcome))
+        if isinstance(outcome, Outcome):
+            return _Answer(ActionReturned(now_ms, outcome.name, outcome.value), decision.writes, decision.remarks)
+        return _Answer(ActionFailed(now_ms, outcome), decision.writes, decision.remarks)
+
+    async def _record(
+        self, claim: Claim, keys: Sequence[Key], answer: Callable[[Documents, int], _Answer]
+    ) -> Committed:
+        run_id, seq = claim.head.run_id, claim.head.snapshot.seq
+
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
+            head = self._own(claim, documents)
+            commit = Commit(now_ms, token, self.tenure(), self.secrets)
+            return self._recorded(commit, head, claim.machine, answer(documents, now_ms), documents)
+
+        return await self._transact([head_key(run_id), entry_key(run_id, seq + 1), *keys], decide)
+
+    def _recorded(
+        self, commit: Commit, head: Head, machine: Machine, answer: _Answer, documents: Documents, fence: int | None = None
+    ) -> tuple[list[Write], Committed]:
+        """The writes of one step of a run that this worker holds, and of what follows from it."""
+        advanced = advance(machine, head.snapshot, answer.event, self.secrets)
+        after = commit.advance(head, [advanced], fence=fence)
+        maps.record_effects(commit, after, machine, [advanced], documents)
+        next_claim = Claim(after, machine, advanced.effect) if after.begun else None
+        if after.is_final and after.place is not None:
+            next_claim = self._next_in_lane(commit, after, machine, documents)
+        commit.writes.extend(answer.writes)
+        missing = [key for key in commit.keys() if key not in documents]
+        if missing:
+            raise MoreKeys(missing)
+        taken = advanced.step.taken
+        return commit.writes, Committed(after, next_claim, tuple(commit.woken), taken, advanced.event, answer.remarks)
+
+    def _next_in_lane(self, commit: Commit, ended: Head, machine: Machine, documents: Documents) -> Claim | None:
+        assert ended.place is not None
+        of = ended.place.map_key
+        if of not in documents:
+            raise MoreKeys([of])
+        found = documents[of]
+        tally = None if found is None else read_tally(found)
+        missing = [key for key in maps.keys_at_end(ended, tally) if key not in documents]
+        if missing:
+            raise MoreKeys(missing)
+        try:
+            head = maps.after_child(commit, ended, machine, documents, own=True)
+        except maps.ItemsMissing as more:
+            raise MoreKeys([more.key]) from None
+        return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
+
+    # Maps
+
+    async def tally(self, head: Head) -> Tally | None:
+        """How far the map has come in which a run stands."""
+        snapshot = head.snapshot
+        key = map_key(head.run_id, snapshot.state, snapshot.visits[snapshot.state])
+        document = (await self.store.get_many([key]))[key]
+        return None if document is None else read_tally(document)
+
+    async def collect(self, claim: Claim, now_ms: int) -> Committed:
+        """Take what a map has come to: its items when every lane has ended, else rest until one does."""
+        snapshot = claim.head.snapshot
+        of = map_key(snapshot.run_id, snapshot.state, snapshot.visits[snapshot.state])
+        tally = await self.tally(claim.head)
+        if tally is not None and tally.lanes_open == 0:
+            items = await self._items(claim, of, tally)
+            return await self.commit(claim, MapFinished(now_ms, items))
+        key = head_key(snapshot.run_id)
+
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | None]:
+            head = self._own(claim, documents)
+            found = documents[of]
+            if found is None or read_tally(found).lanes_open == 0:
+                return [Check(key)], None
+            until = resting_until(claim.effect, snapshot, now_ms)
+            rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
+            woken = () if until is None else ((head.run_id, until),)
+            # Checking the tally is what keeps the wake of the last child from falling between.
+            return [Set(key, rested.to_document()), Check(of)], Committed(rested, None, woken)
+
+        rested = await self._transact([key, of], decide)
+        return rested if rested is not None else await self.collect(claim, now_ms)
+
+    async def _items(self, claim: Claim, of: Key, tally: Tally) -> list[Json]:
+        """What became of each item, in the order of the list."""
+        snapshot = claim.head.snapshot
+        chunks = [chunk_key(of, start) for start in range(0, tally.items, maps.ITEMS_PER_CHUNK)]
+        keys: list[str] = []
+        for document in (await self.store.get_many(chunks)).values():
+            assert document is not None, "chunks are written with the map and never removed"
+            entries: Any = canonical.decode(str(document["items"]))
+            keys.extend(key for key, _ in entries)
+        items: list[Json] = []
+        visit = snapshot.visits[snapshot.state]
+        for start in range(0, len(keys), COLLECT_BATCH):
+            batch = keys[start : start + COLLECT_BATCH]
+            places = [Place(snapshot.run_id, snapshot.state, visit, start + i, key) for i, key in enumerate(batch)]
+            heads = [head_key(child_run_id(place)) for place in places]
+            found = await self.store.get_many(heads)
+            items.extend(_item(place.key, found[head]) for place, head in zip(places, heads, strict=True))
+        return items
+
+    # Transactions
+
+    def _own(self, claim: Claim, documents: Documents) -> Head:
+        """The claim's head, if the claim still stands. Raises `LeaseLostError`."""
+        document = documents[head_key(claim.head.run_id)]
+        if document is None or document["fence"] != claim.head.fence or document["seq"] != claim.head.snapshot.seq:
+            holder = "nobody" if document is None else document["worker"]
+            raise LeaseLostError(
+                f"run {claim.head.run_id} is no longer held under fence {claim.head.fence} (now held by {holder}).",
+                remedy="Another worker goes on with it; nothing was written.",
+            )
+        return claim.head
+
+    async def _transact(
+        self, keys: Sequence[Key], decide: Callable[[Documents, int, str], tuple[Sequence[Write], Any]]
+    ) -> Any:
+        """Transact, asking for more keys as the decide needs them, and settling a commit whose fate is unknown."""
+        wanted = list(dict.fromkeys(keys))
+        made: dict[str, Any] = {}
+
+        def attempt(documents: Documents, now_ms: int) -> tuple[Sequence[Write], Any]:
+            for document in documents.values():
+                if document is not None and document.get("token") in made:
+                    return [], made[str(document["token"])]
+            token = next(self._tokens)
+            writes, result = decide(documents, now_ms, token)
+            made[token] = result
+            return writes, result
+
+        while True:
+            try:
+                return await self.store.transact(wanted, attempt)
+            except MoreKeys as more:
+                wanted = list(dict.fromkeys((*wanted, *more.keys)))
+            except CommitUncertainError:
+                continue  # the journal entry, if it is there now, holds a token of ours: see `attempt`
+
+
+def _instant(document: Document) -> int:
+    value = document["claimable_at_ms"]
+    assert isinstance(value, int)
+    return value
+
+
+def _item(key: str, document: Document | None) -> Json:
+    """One element of `result.items`: an item that never began is `skipped`."""
+    if document is None:
+        return {"key": key, "status": "skipped", "output": None, "error": None}
+    snapshot = Snapshot.decode(str(document["snapshot"]))
+    status = snapshot.status if isinstance(snapshot.status, Status) else Status(snapshot.status)
+    return {"key": key, "status": status.value, "output": snapshot.output, "error": snapshot.error}
+
+
+__all__ = ["Claim", "Committed", "Held", "KindOf", "MoreKeys", "Runs", "StartMap"]

@@ -1,0 +1,209 @@
+"""How a run begins: under an id, or under a key that admits one unfinished run.
+
+A keyed start whose first action is transactional performs that action in the very commit that creates the
+run: the claim of the work and the record of the run cannot disagree. When the action finds nothing to do
+(the run would end at once and the action writes nothing), nothing is recorded at all, so nothing is left
+that could block a later start.
+
+The key may name what only the first action finds out (`context.step.step_id`); the transaction is then made
+again with the documents of that key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from engine.core import canonical
+from engine.core.action import ActionKind, Decision, Remark
+from engine.core.effect import Perform
+from engine.core.event import Event, RunStarted
+from engine.core.machine import Machine
+from engine.core.scope import MomentScope
+from engine.core.snapshot import Snapshot, empty
+from engine.core.step import pending
+from engine.core.write import Check, Document, Key, Set, Write, id_problem
+from engine.errors import ExpressionError, InvalidRequestError
+from engine.runs import maps
+from engine.runs.commit import Advanced, Commit, advance
+from engine.runs.inputs import input_problem
+from engine.runs.records import Head, entry_key, head_key, keyed_run_id, run_key_key
+from engine.runs.runs import Claim, Committed, MoreKeys, Runs
+
+Documents: TypeAlias = Mapping[Key, "Document | None"]
+
+
+class FirstAction(NamedTuple):
+    """A transactional action as the start needs it: what it reads, and its pure decide."""
+
+    keys: Callable[[Perform, Snapshot], Sequence[Key]]
+    decide: Callable[[Perform, Snapshot, Documents, int], Decision]
+
+
+class Started(NamedTuple):
+    """The run that a start led to.
+
+    `committed` when this start created it; `existing` when an unfinished (or, by id, any) run was there;
+    otherwise there was nothing to do and `snapshot` is what the run would have ended as.
+    """
+
+    snapshot: Snapshot
+    committed: Committed | None = None
+    existing: Head | None = None
+    remarks: tuple[Remark, ...] = ()
+
+
+class _Begun(NamedTuple):
+    """The steps of a start, and what its first action writes."""
+
+    taken: tuple[Advanced, ...]
+    writes: tuple[Write, ...]
+    remarks: tuple[Remark, ...]
+    read: tuple[Key, ...]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.taken[-1].step.snapshot
+
+    @property
+    def is_nothing(self) -> bool:
+        return self.snapshot.status.is_final and all(isinstance(write, Check) for write in self.writes)
+
+
+async def start(runs: Runs, machine: Machine, value: Any, run_id: str | None, first: FirstAction, now_ms: int) -> Started:
+    """Begin a run, or find the one that its id or key belongs to.
+
+    `run_id` names a run of a machine without a key. Raises `InvalidRequestError` for an input against the
+    machine's schema, or an id that another machine or another input has.
+    """
+    problem = input_problem(machine, value)
+    if problem is not None:
+        raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct the input.")
+    await runs.definitions.keep(machine)
+    starting = _Starting(runs, machine, value, first)
+    if machine.key is not None:
+        if run_id is not None:
+            raise InvalidRequestError(
+                f"{machine.name} has a key, so its runs are named by it.", remedy="Leave the run id out."
+            )
+        found: Started = await runs._transact([], starting.keyed)
+        return found
+    if run_id is None:
+        raise InvalidRequestError(f"a run of {machine.name} needs an id.", remedy="Give one.")
+    if problem := id_problem(run_id):
+        raise InvalidRequestError(f"the run id {run_id!r} cannot be used: it {problem}.", remedy="Choose another.")
+    return await _named(runs, starting, run_id)
+
+
+async def _named(runs: Runs, starting: _Starting, run_id: str) -> Started:
+    key = head_key(run_id)
+
+    def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Started]:
+        document = documents[key]
+        if document is not None:
+            head = Head.read(document)
+            same = canonical.encode(head.snapshot.input) == canonical.encode(starting.value)
+            if head.snapshot.machine != starting.machine.name or not same:
+                raise InvalidRequestError(
+                    f"the run {run_id!r} exists with another machine or another input.", remedy="Choose another run id."
+                )
+            return [Check(key)], Started(head.snapshot, existing=head)
+        return starting.created(documents, now_ms, token, starting.begun(documents, run_id, None, now_ms, act=False))
+
+    found: Started = await runs._transact([key, entry_key(run_id, 1)], decide)
+    return found
+
+
+class _Starting:
+    """One start: pure over the documents of its transaction."""
+
+    def __init__(self, runs: Runs, machine: Machine, value: Any, first: FirstAction) -> None:
+        self.runs = runs
+        self.machine = machine
+        self.value = value
+        self.first = first
+
+    def keyed(self, documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Started]:
+        """The decide of a keyed start."""
+        key = self._key({}) or self._key(self.begun(documents, "", None, now_ms, act=True).snapshot.context)
+        if key is None:
+            return self._keyless(documents, now_ms)
+        key_of = run_key_key(self.machine.name, key)
+        _need(documents, [key_of])
+        latest: Any = documents[key_of]
+        if latest is not None:
+            _need(documents, [head_key(latest["run_id"])])
+            document = documents[head_key(latest["run_id"])]
+            if document is not None and not (head := Head.read(document)).is_final:
+                return [Check(key_of)], Started(head.snapshot, existing=head)
+        generation = 1 if latest is None else latest["generation"] + 1
+        run_id = keyed_run_id(self.machine.name, key, generation)
+        begun = self.begun(documents, run_id, key, now_ms, act=True)
+        if begun.is_nothing:
+            checks = [Check(read) for read in {*begun.read, key_of}]
+            return checks, Started(begun.snapshot, remarks=begun.remarks)
+        newest = Set(key_of, {"machine": self.machine.name, "key": key, "run_id": run_id, "generation": generation})
+        _need(documents, [head_key(run_id)])
+        writes, started = self.created(documents, now_ms, token, begun)
+        return [*writes, newest], started
+
+    def _keyless(self, documents: Documents, now_ms: int) -> tuple[Sequence[Write], Started]:
+        """Nothing was found that has a key: right only when there is nothing to do."""
+        begun = self.begun(documents, "", None, now_ms, act=True)
+        if not begun.is_nothing:
+            text = "" if self.machine.key is None else self.machine.key.value
+            raise InvalidRequestError(
+                f"the key {text!r} of {self.machine.name} has no value for this input.",
+                remedy="The key may use input, and the context after the first action.",
+            )
+        return [Check(key) for key in begun.read], Started(begun.snapshot, remarks=begun.remarks)
+
+    def _key(self, context: Mapping[str, Any]) -> str | None:
+        assert self.machine.key is not None
+        snapshot = empty("", self.machine.name, self.machine.version, self.machine.digest)
+        try:
+            key = self.machine.key.render(MomentScope(snapshot._replace(input=self.value), context))
+        except ExpressionError:
+            return None
+        return key if isinstance(key, str) and key else None
+
+    def begun(self, documents: Documents, run_id: str, key: str | None, now_ms: int, *, act: bool) -> _Begun:
+        """The first step, and with `act` the first action too when it is transactional."""
+        snapshot = empty(run_id, self.machine.name, self.machine.version, self.machine.digest, key)
+        started = self._advance(snapshot, RunStarted(now_ms, self.value))
+        effect = started.effect
+        after = started.step.snapshot
+        if not act or not isinstance(effect, Perform) or self.runs.kind_of(effect.action) is not ActionKind.TRANSACTIONAL:
+            return _Begun((started,), (), (), ())
+        read = tuple(self.first.keys(effect, after))
+        _need(documents, read)
+        decision = self.first.decide(effect, after, documents, now_ms)
+        answer = self.runs._decided(decision, now_ms)
+        return _Begun((started, self._advance(after, answer.event)), tuple(answer.writes), answer.remarks, read)
+
+    def _advance(self, snapshot: Snapshot, event: Event) -> Advanced:
+        return advance(self.machine, snapshot, event, self.runs.secrets)
+
+    def created(
+        self, documents: Documents, now_ms: int, token: str, begun: _Begun
+    ) -> tuple[Sequence[Write], Started]:
+        """The commit that creates a run with the steps it has begun with."""
+        commit = Commit(now_ms, token, self.runs.tenure(), self.runs.secrets)
+        snapshot = begun.snapshot
+        head = commit.create(snapshot, begun.taken, None, snapshot.run_id, own=True)
+        maps.record_effects(commit, head, self.machine, begun.taken, documents)
+        commit.writes.extend(begun.writes)
+        _need(documents, commit.keys())
+        claim = Claim(head, self.machine, pending(self.machine, snapshot)) if head.begun else None
+        taken = tuple(branch for advanced in begun.taken for branch in advanced.step.taken)
+        event = begun.taken[-1].event
+        committed = Committed(head, claim, tuple(commit.woken), taken, event, begun.remarks)
+        return commit.writes, Started(snapshot, committed=committed, remarks=begun.remarks)
+
+
+def _need(documents: Documents, keys: Sequence[Key]) -> None:
+    missing = [key for key in keys if key not in documents]
+    if missing:
+        raise MoreKeys(missing)
+
+

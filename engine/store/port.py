@@ -1,0 +1,223 @@
+"""PORT: transactional documents, in four verbs.
+
+`transact(keys, decide)` loads the documents under `keys`, calls the pure
+`decide(documents, now_ms) -> (writes, result)`, applies the writes in one atomic commit and answers
+`result`. On a conflict it loads again and calls `decide` afresh, so a decide must be pure and may be
+called several times; what it raises passes through and nothing is written.
+
+A document is guarded by being written or checked, and only then: whatever an answer rests on, its
+decide writes or checks. A decide may write only under the keys that it asked for. The memory store is
+the test of both rules: it changes unguarded documents behind a decide's back.
+
+`now_ms` is the store's reading of the clock (milliseconds since 1970, UTC) for this call of `decide`.
+Numbers keep their kind (1 stays an int, 1.0 a float), strings any Unicode, maps no order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from engine.core import canonical
+from engine.core.bounds import DOCUMENT_BYTES_MAX
+from engine.core.canonical import Json
+from engine.core.write import Check, Document, Key, Update, Write, apply
+from engine.errors import InvalidRequestError
+
+Result = TypeVar("Result")
+
+Documents: TypeAlias = Mapping[Key, Document | None]
+"""What `decide` sees: every key asked for, `None` where there is no document."""
+
+Decide: TypeAlias = Callable[[Documents, int], tuple[Sequence[Write], Result]]
+
+Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
+
+
+class Where(NamedTuple):
+    """A condition on one top-level field. A document without the field, or with null in it, never matches."""
+
+    field: str
+    operator: Operator
+    value: str | int | float | bool
+
+
+class Order(NamedTuple):
+    """Order by one top-level field: documents without it are left out and null comes first, as in Firestore.
+
+    The values are numbers, or strings (by code point), or booleans (false first); the order between these
+    kinds, and among lists and maps, is not specified.
+    """
+
+    field: str
+    descending: bool = False
+
+
+class Index(NamedTuple):
+    """The fields that some query filters or orders by, in the order in which an index needs them."""
+
+    collection: str
+    fields: tuple[str, ...]
+
+
+class Found(NamedTuple):
+    """A query's answer: the key and the document."""
+
+    key: Key
+    document: Document
+
+
+class Store(Protocol):
+    """See the module."""
+
+    async def get_many(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
+        """The documents under `keys`, each as last committed; `None` where there is none.
+
+        Raises `StoreUnavailableError`.
+        """
+
+    async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
+        """Load, decide, commit; see the module.
+
+        Raises `WriteRefusedError` when a write's own condition fails, `InvalidRequestError` for a document over
+        its bound, `ContentionError` when conflicts do not end, `StoreUnavailableError` when nothing was
+        written, `CommitUncertainError` when that is not known.
+        """
+
+    async def query(
+        self, collection: str, where: Sequence[Where] = (), order_by: Sequence[Order] = (), limit: int | None = None
+    ) -> list[Found]:
+        """Documents of one collection. Ties, and a query without an order, go by id ascending.
+
+        Raises `StoreUnavailableError`.
+        """
+
+    async def close(self) -> None:
+        """Finish what is under way and let go. Idempotent."""
+
+
+ATTEMPTS_MAX: Final = 64
+"""Calls of one decide before `ContentionError`."""
+
+INDEXES: list[Index] = []
+"""Every index that a query of detent needs; `engine/runs` fills it."""
+
+
+def settle(texts: Mapping[Key, str | None], writes: Sequence[Write]) -> dict[Key, str | None]:
+    """What a commit leaves under every key that `writes` name: canonical texts in, canonical texts out.
+
+    The specification of `transact`'s second half. Raises `WriteRefusedError`, `InvalidRequestError` as the port
+    says, and `ValueError` for a bug: a key that was not asked for, two writes on one key, a value that is not JSON.
+    """
+    after: dict[Key, str | None] = {}
+    for write in writes:
+        key = write.key
+        if key not in texts:
+            raise ValueError(f"a decide wrote {key.collection}/{key.id}, which it did not ask for")
+        if key in after:
+            raise ValueError(f"a decide wrote {key.collection}/{key.id} twice in one commit")
+        before = texts[key]
+        if isinstance(write, Check):
+            after[key] = before
+            continue
+        # Only an update needs the old fields; the other writes need to know whether there is a document.
+        present = None if before is None else document_of(before) if isinstance(write, Update) else {}
+        document = apply(write, present)
+        after[key] = None if document is None else document_text(key, document)
+    return after
+
+
+def document_of(text: str) -> dict[str, Json]:
+    """The document of a canonical text, as new containers that nobody else holds."""
+    document: dict[str, Json] = json.loads(text)
+    return document
+
+
+def document_text(key: Key, document: Document) -> str:
+    """The canonical text of a document.
+
+    Raises `InvalidRequestError` over `DOCUMENT_BYTES_MAX`, and `ValueError` for what is no JSON map.
+    """
+    name = f"{key.collection}/{key.id}"
+    if not isinstance(document, Mapping):
+        raise ValueError(f"{name} must be a map, not a {type(document).__name__}")
+    # Most documents are plain already, and seeing that is five times cheaper than making them so.
+    text = canonical.encode(document if _is_plain(document) else canonical.plain(document, name))
+    # An ASCII text has a byte for each character, and knows that it is one; others are measured.
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > DOCUMENT_BYTES_MAX:
+        raise InvalidRequestError(
+            f"the document {name} would be {size} bytes long; a document holds at most {DOCUMENT_BYTES_MAX}.",
+            remedy="Keep large values outside: return them as a Blob.",
+        )
+    return text
+
+
+_SCALARS: Final = frozenset((str, int, bool, float, type(None)))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether `value` is made of JSON's own types alone. A NaN passes; the encoder refuses that."""
+    if type(value) is dict:
+        for name, entry in value.items():
+            if type(name) is not str or (type(entry) not in _SCALARS and not _is_plain(entry)):
+                return False
+        return True
+    if type(value) is list:
+        return all(type(entry) in _SCALARS or _is_plain(entry) for entry in value)
+    return type(value) in _SCALARS
+
+
+def select(found: Iterable[Found], where: Sequence[Where], order_by: Sequence[Order], limit: int | None) -> list[Found]:
+    """The answer of `query` among `found`. The specification that each store's own query must equal."""
+    chosen = [
+        entry
+        for entry in found
+        if matches(entry.document, where) and all(order.field in entry.document for order in order_by)
+    ]
+    chosen.sort(key=lambda entry: entry.key.id)
+    for order in reversed(order_by):
+        chosen.sort(key=lambda entry, field=order.field: _rank(entry.document[field]), reverse=order.descending)  # type: ignore[misc]
+    return chosen if limit is None else chosen[: max(limit, 0)]
+
+
+def _rank(value: Json) -> tuple[int, Any]:
+    if value is None:
+        return (0, 0)
+    if isinstance(value, bool):
+        return (1, value)
+    if isinstance(value, (int, float)):
+        return (2, value)
+    return (3, value) if isinstance(value, str) else (4, 0)
+
+
+def matches(document: Document, where: Sequence[Where]) -> bool:
+    """Whether a document meets every condition. The specification that each store's own query must equal."""
+    return all(_holds(document.get(condition.field), condition) for condition in where)
+
+
+def _holds(value: Json, condition: Where) -> bool:
+    if value is None or not _comparable(value, condition.value):
+        return False
+    left: Any = value
+    match condition.operator:
+        case "==":
+            return bool(left == condition.value)
+        case "<":
+            return bool(left < condition.value)
+        case "<=":
+            return bool(left <= condition.value)
+        case ">":
+            return bool(left > condition.value)
+        case ">=":
+            return bool(left >= condition.value)
+
+
+def _comparable(left: object, right: object) -> bool:
+    """Values of different types never match each other (Firestore orders by type first); a bool is no number."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return isinstance(left, bool) and isinstance(right, bool)
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return True
+    return isinstance(left, str) and isinstance(right, str)

@@ -1,0 +1,124 @@
+"""The store in one SQLite file: durable, shared by processes, nothing to install or run.
+
+In: keys, writes and queries of `engine/store/port.py`. Out: what was committed; a commit is acknowledged when it
+is on the disk. Beside the file lie SQLite's own `-wal` and `-shm`, and two empty files for the writers' turn.
+
+Two lanes (`sqlite_lane.py`): one thread writes, many transacts to a commit (`sqlite_writer.py`); one reads on a
+connection of its own, which in a write-ahead log never waits for a writer. It never blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import apsw
+
+from engine.core.write import Document, Key
+from engine.store.port import Decide, Found, Index, Order, Result, Where, document_of
+from engine.store.sqlite_file import let_go, outage, prepare, reconnect
+from engine.store.sqlite_lane import Asked, Lane
+from engine.store.sqlite_query import run_query
+from engine.store.sqlite_turn import Turn
+from engine.store.sqlite_writer import Transact, Writer
+
+_READ = "SELECT body FROM document WHERE collection = ? AND id = ?"
+
+
+class SqliteStore:
+    """A `Store` in a file; see the module. Made by `open`."""
+
+    def __init__(self, path: str, connection: apsw.Connection, turn: Turn, now_ms: Callable[[], int]) -> None:
+        self._turn = turn
+        self._writer = Writer(connection, turn, path, now_ms)
+        self._reader = _Reader(path)
+        self._writes: Lane[Transact] = Lane("detent-sqlite-writer", self._writer.work, self._writer.rest)
+        self._reads: Lane[Callable[[apsw.Connection], Any]] = Lane("detent-sqlite-reader", self._reader.work)
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        indexes: Sequence[Index] = (),
+        now_ms: Callable[[], int] | None = None,
+    ) -> SqliteStore:
+        """Open the file at `path`, making it, its folder and `indexes` where they are missing.
+
+        `now_ms` answers milliseconds since 1970 (default: the system's clock). Raises `ConfigurationError`
+        for a place that cannot be written, a file that is no database of ours, or one of a newer release.
+        """
+        name = os.path.abspath(path)
+        connection, turn = await anyio.to_thread.run_sync(prepare, name, indexes)
+        return cls(name, connection, turn, now_ms or _system_now_ms)
+
+    async def get_many(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
+        found: dict[Key, Document | None] = await self._reads.ask(lambda connection: _get_many(connection, keys))
+        return found
+
+    async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
+        result: Result = await self._writes.ask(Transact(keys, decide))
+        return result
+
+    async def query(
+        self, collection: str, where: Sequence[Where] = (), order_by: Sequence[Order] = (), limit: int | None = None
+    ) -> list[Found]:
+        found: list[Found] = await self._reads.ask(
+            lambda connection: run_query(connection, collection, where, order_by, limit)
+        )
+        return found
+
+    async def close(self) -> None:
+        await self._reads.close()
+        await self._writes.close()
+        if not self._closed:
+            self._closed = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._let_go)
+
+    def _let_go(self) -> None:
+        self._reader.close()
+        self._writer.close()  # the last connection moves the log into the database
+        self._turn.close()
+
+
+class _Reader:
+    """Works on the reader lane's thread: each question is a function of a connection."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: apsw.Connection | None = None
+
+    def work(self, batch: list[Asked[Callable[[apsw.Connection], Any]]]) -> None:
+        for asked in batch:
+            try:
+                if self._connection is None:
+                    self._connection = reconnect(self._path)
+                asked.answer = asked.question(self._connection)
+            except apsw.Error as error:
+                self.close()
+                asked.error = outage(error)
+            except BaseException as error:
+                asked.error = error
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            let_go(connection)
+
+
+def _get_many(connection: apsw.Connection, keys: Sequence[Key]) -> dict[Key, Document | None]:
+    found: dict[Key, Document | None] = {}
+    for key in keys:
+        row = connection.execute(_READ, key).fetchone()
+        found[key] = None if row is None else document_of(row[0])
+    return found
+
+
+def _system_now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,180 @@
+"""The database file: opening it as we need it, its one table and its indexes, and what its errors mean.
+
+In: a path. Out: connections that are ready for use. Documents are rows of (collection, id, canonical JSON); the
+table keeps its rowid, because bodies of a kilobyte and more are slower inside a key's own tree.
+
+Write-ahead log, `synchronous=FULL`: a commit that was acknowledged survives a power cut. SQLite never checkpoints
+by itself here; the writer does, see `sqlite_writer.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import apsw
+
+from engine.errors import CommitUncertainError, ConfigurationError, StoreError, StoreUnavailableError
+from engine.store.port import Index
+from engine.store.sqlite_turn import Turn
+
+SCHEMA_VERSION: Final = 1
+"""`PRAGMA user_version` of the files that this release writes."""
+
+BUSY_MS: Final = 5_000
+"""How long SQLite itself waits for a lock: only for programs that do not take the writers' turn."""
+
+_TABLE: Final = """CREATE TABLE document (
+    collection TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (collection, id)
+) STRICT"""
+
+_REMEDY: Final = "Name a file in a folder that this user may write: sqlite:///PATH."
+
+
+def prepare(path: str, indexes: Sequence[Index]) -> tuple[apsw.Connection, Turn]:
+    """Make what is missing (folder, file, table, indexes) and connect; with the writers' turn. Raises `ConfigurationError`."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        turn = Turn(path)
+    except OSError as error:
+        raise _unusable(path, f"its folder cannot be written ({error.strerror})") from error
+    try:
+        turn.take()  # two processes that turn a fresh file into a write-ahead log at once would collide
+        connection = connect(path)
+        try:
+            _bring_up(connection, path, indexes)
+        except BaseException:
+            let_go(connection)
+            raise
+        turn.give()
+    except BaseException as error:
+        turn.close()
+        if isinstance(error, (apsw.Error, OSError)):
+            raise _unusable(path, said(error)) from error
+        raise
+    return connection, turn
+
+
+def connect(path: str) -> apsw.Connection:
+    """A connection with the pragmas that hold for it alone. Raises `apsw.Error`."""
+    connection = apsw.Connection(path)
+    try:
+        connection.set_busy_timeout(BUSY_MS)
+        if connection.pragma("journal_mode", "wal") != "wal":
+            raise apsw.CantOpenError("its file system cannot share a write-ahead log")
+        connection.pragma("synchronous", "full")
+        connection.pragma("wal_autocheckpoint", 0)
+    except apsw.Error:
+        let_go(connection)
+        raise
+    return connection
+
+
+def reconnect(path: str) -> apsw.Connection:
+    """As `connect`, for a file that was there before: one that has gone is an outage, not a new store."""
+    if not os.path.exists(path):
+        raise apsw.CantOpenError("the file has gone")
+    return connect(path)
+
+
+def let_go(connection: apsw.Connection) -> None:
+    """Close a connection; an open transaction is rolled back.
+
+    The last one on a file moves the log into the database. If it cannot, the log stays, and holds every commit.
+    """
+    with contextlib.suppress(apsw.Error):
+        connection.close(True)
+
+
+def outage(error: Exception) -> StoreUnavailableError:
+    """What an error means when nothing was written."""
+    return StoreUnavailableError(
+        f"the SQLite store cannot be used now: {said(error)}.",
+        remedy="Nothing was written. Free space, or let go of the file, and try again.",
+    )
+
+
+def commit_failure(error: Exception) -> StoreError:
+    """What an error of COMMIT itself means.
+
+    A frame that could not be written leaves the commit without its end, so it never happened. A sync that failed
+    leaves all frames in place and says nothing about the disk: the next reader may find the commit, or not.
+    """
+    code = getattr(error, "extendedresult", 0)
+    if isinstance(error, apsw.IOError) and code != apsw.SQLITE_IOERR_WRITE:
+        return CommitUncertainError(
+            f"SQLite could not say whether a commit was applied: {said(error)}.",
+            remedy="Read the document again to know.",
+        )
+    return outage(error)
+
+
+def field_expression(field: str) -> str:
+    """The SQL of one top-level field; an index serves a query only if both say it in the same words."""
+    return f"json_extract(body, {quoted(_json_path(field))})"
+
+
+def has_field(field: str) -> str:
+    """The SQL of "the document has this field", null included."""
+    return f"json_type(body, {quoted(_json_path(field))}) IS NOT NULL"
+
+
+def is_plain(field: str) -> bool:
+    """Whether a JSON path can name the field without escapes, about which SQLite's releases differ."""
+    return bool(field) and not any(character in '"\\' or character < " " for character in field)
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _json_path(field: str) -> str:
+    return f'$."{field}"'
+
+
+def _bring_up(connection: apsw.Connection, path: str, indexes: Sequence[Index]) -> None:
+    connection.execute("BEGIN IMMEDIATE")  # a file that cannot be written shows here
+    try:
+        version = connection.pragma("user_version")
+        known = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+        if version > SCHEMA_VERSION:
+            raise ConfigurationError(
+                "DETENT_STORE",
+                f"{path} was written by a newer release (schema {version}; this one knows {SCHEMA_VERSION}).",
+                remedy="Update detent, or name another file.",
+            )
+        if version == 0 and known:
+            raise ConfigurationError("DETENT_STORE", f"{path} is another program's database.", remedy=_REMEDY)
+        if version == 0:
+            connection.execute(_TABLE)
+            connection.pragma("user_version", SCHEMA_VERSION)
+        for statement in map(_index_sql, indexes):
+            if statement not in known:
+                connection.execute(statement)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _index_sql(index: Index) -> str:
+    name = _quoted_name(f"{index.collection}({','.join(index.fields)})")
+    terms = ", ".join([*map(field_expression, index.fields), "id"])
+    return f"CREATE INDEX {name} ON document ({terms}) WHERE collection = {quoted(index.collection)}"
+
+
+def _quoted_name(text: str) -> str:
+    """A text as an SQL name."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _unusable(path: str, problem: str) -> ConfigurationError:
+    return ConfigurationError("DETENT_STORE", f"{path} cannot be used as a store: {problem}.", remedy=_REMEDY)
+
+
+def said(error: Exception) -> str:
+    """The error's own words, fit for the middle of a sentence."""
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,86 @@
+"""Queries in SQL: a superset of the answer in the right order, which Python then sifts by `port.matches`.
+
+In: the port's query. Out: rows, each decoded once. The SQL narrows (with the indexes of `sqlite_file.py`), and the
+specification decides: SQL cannot tell true from 1 or a map from its text, and rounds integers beyond 64 bits.
+
+A field whose name would need escapes in a JSON path, or a value that SQL cannot hold, is left to Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import apsw
+
+from engine.core.write import Key
+from engine.store.port import Found, Order, Where, document_of, matches, select
+from engine.store.sqlite_file import field_expression, has_field, is_plain, quoted
+
+_INTEGER_MAX: Final = 2**63 - 1
+
+_WIDENED: Final = {"==": "=", "<": "<=", "<=": "<=", ">": ">=", ">=": ">="}
+"""Strict comparisons take their bound too: beyond 64 bits two unlike integers may round to it."""
+
+
+def run_query(
+    connection: apsw.Connection,
+    collection: str,
+    where: Sequence[Where],
+    order_by: Sequence[Order],
+    limit: int | None,
+) -> list[Found]:
+    """The answer of `Store.query`. Raises `apsw.Error`."""
+    sql, values = query_sql(collection, where, order_by)
+    cursor = connection.cursor()
+    try:
+        rows = (Found(Key(collection, id_), document_of(body)) for id_, body in cursor.execute(sql, values))
+        if all(is_plain(order.field) for order in order_by):
+            return list(_first(rows, where, limit))
+        return select(rows, where, order_by, limit)
+    finally:
+        cursor.close()  # a cursor that is left half read would hold the log's pages back
+
+
+def query_sql(collection: str, where: Sequence[Where], order_by: Sequence[Order]) -> tuple[str, list[Any]]:
+    """The SQL text and its values. The collection is a literal, so that SQLite sees which indexes serve it."""
+    terms = [f"collection = {quoted(collection)}"]
+    values: list[Any] = []
+    for condition in where:
+        if is_plain(condition.field) and _fits(condition.value):
+            expression = field_expression(condition.field)
+            terms.append(f"{expression} {_WIDENED[condition.operator]} ?")
+            values.append(condition.value)
+            terms.extend(_same_kind(expression, condition))
+    plain_order = [order for order in order_by if is_plain(order.field)]
+    terms.extend(has_field(order.field) for order in plain_order)
+    ordering = [field_expression(order.field) + (" DESC" if order.descending else "") for order in plain_order]
+    return (
+        f"SELECT id, body FROM document WHERE {' AND '.join(terms)} ORDER BY {', '.join([*ordering, 'id'])}",
+        values,
+    )
+
+
+def _same_kind(expression: str, condition: Where) -> list[str]:
+    """Keeps a range inside the kind of its bound: SQL puts every number before every text."""
+    if condition.operator == "==":
+        return []
+    if isinstance(condition.value, str):
+        return [f"{expression} >= ''"] if condition.operator in ("<", "<=") else []
+    return [f"{expression} < ''"] if condition.operator in (">", ">=") else []
+
+
+def _fits(value: object) -> bool:
+    return not isinstance(value, int) or -_INTEGER_MAX <= value <= _INTEGER_MAX
+
+
+def _first(rows: Iterator[Found], where: Sequence[Where], limit: int | None) -> Iterator[Found]:
+    if limit is not None and limit <= 0:
+        return
+    count = 0
+    for entry in rows:
+        if matches(entry.document, where):
+            yield entry
+            count += 1
+            if count == limit:
+                return
