@@ -10,7 +10,16 @@ engine: `publish` gives a blob a visible name without sending its bytes again.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple, Protocol
+
+from engine.errors import ArtifactError
+
+NAME_BYTES_MAX: Final = 1024
+"""An object's name, as in Cloud Storage."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 ABSENT: Final = "0"
 """The generation of an object that does not exist."""
@@ -57,3 +66,38 @@ class Artifacts(Protocol):
 
     async def close(self) -> None:
         """Let go. Idempotent."""
+
+
+def check_name(name: str) -> None:
+    """Raises `ArtifactError` for a name that no artifact store may hold, a folder and a bucket alike."""
+    problem = _name_problem(name)
+    if problem:
+        raise ArtifactError(
+            f"the object name {name!r} cannot be used: it {problem}.",
+            remedy="Use segments joined by single '/', none of them '.' or '..', of at most 1024 bytes in all.",
+        )
+
+
+def check_sha256(sha256: str) -> None:
+    """Raises `ArtifactError` for a text that is no SHA-256 in lower-case hex, and so names no blob."""
+    if not _SHA256.fullmatch(sha256):
+        raise ArtifactError(f"{sha256!r} is no SHA-256 in hex.", remedy="Use what put_blob answered.")
+
+
+def _name_problem(name: str) -> str:
+    if not name:
+        return "is empty"
+    if _CONTROL.search(name):
+        return "holds a control character"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if size > NAME_BYTES_MAX:
+        return f"is {size} bytes long, and {NAME_BYTES_MAX} are the most"
+    if name.startswith("/"):
+        return "begins with '/'"
+    segments = name.split("/")
+    if "" in segments:
+        return "has an empty segment"
+    return "has the segment '.' or '..'" if "." in segments or ".." in segments else ""

@@ -9,7 +9,6 @@ processes respect. A file that cannot be read is an error with a place, and is n
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -158,7 +157,7 @@ class Cassette:
 
     def _stamp(self) -> _Stamp:
         try:
-            found = os.stat(self._path)
+            found = self._path.stat()
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +77,7 @@ class Fixtures:
         """The picture of `stem`, else its error twin, else None."""
         path = self._folder / f"{stem}.png"
         try:
-            if os.stat(path).st_size > picture_bytes_max:
+            if path.stat().st_size > picture_bytes_max:
                 return Unreadable("Fixture PNG is larger than the bound (picture_bytes_max)")
             return Picture(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -114,7 +113,7 @@ class Fixtures:
         """The names of the stem's error twins, sorted. What follows the stem holds no `__`, or it is another's."""
         beginning = f"{stem}__"
         try:
-            names = sorted(os.listdir(self._folder))
+            names = sorted(path.name for path in self._folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
         for name in names:
@@ -123,7 +122,7 @@ class Fixtures:
 
     def _twin(self, name: str, suffix: str) -> ErrorTwin | Unreadable:
         try:
-            with open(self._folder / name, "rb") as file:
+            with (self._folder / name).open("rb") as file:
                 content = file.read(TWIN_BYTES_MAX + 1)
             value = decode(content)
         except OSError as error:

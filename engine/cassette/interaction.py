@@ -73,7 +73,7 @@ class Recorded(NamedTuple):
 
     def reply(self) -> Reply:
         """The answer, its body decoded when whoever recorded it kept the content encoding."""
-        from vcr.filters import decode_response  # type: ignore[import-untyped]  # vcrpy ships no types
+        from vcr.filters import decode_response
 
         response = decode_response(self.response)
         headers = {
@@ -85,7 +85,7 @@ class Recorded(NamedTuple):
 
 def recorded(asked: Asked, reply: Reply) -> Recorded:
     """The interaction as vcrpy's httpx stub would keep it, without what must not or need not be kept."""
-    from vcr.request import Request  # type: ignore[import-untyped]  # vcrpy ships no types
+    from vcr.request import Request
 
     parts = urlsplit(asked.url)
     host = parts.netloc.rpartition("@")[2]
@@ -100,8 +100,8 @@ def recorded(asked: Asked, reply: Reply) -> Recorded:
 
 def text_of(interactions: list[Recorded], metadata: Mapping[str, Any] | None) -> str:
     """The text of a cassette."""
-    from vcr.serialize import serialize  # type: ignore[import-untyped]  # vcrpy ships no types
-    from vcr.serializers import yamlserializer  # type: ignore[import-untyped]  # vcrpy ships no types
+    from vcr.serialize import serialize
+    from vcr.serializers import yamlserializer
 
     # vcrpy turns bodies into text in place, so it is given copies of what it changes.
     responses = [{**entry.response, "body": copy.copy(entry.response["body"])} for entry in interactions]

@@ -98,6 +98,7 @@ class Engine:
         lease_s: float = DEFAULT_LEASE_S,
         concurrency: int = DEFAULT_CONCURRENCY,
         worker: str | None = None,
+        library: Library | None = None,
     ) -> None:
         self.secrets = secrets if secrets is not None else Secrets()
         self.clock: Clock = clock or SystemClock()
@@ -111,7 +112,7 @@ class Engine:
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._goes_on = True
-        self.library = Library(_Declarations(self._handlers))
+        self.library = library or Library(_Declarations(self._handlers))
 
     async def __aenter__(self) -> Engine:
         self.store = await self._opened_store()

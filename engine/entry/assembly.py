@@ -17,8 +17,11 @@ from engine.handlers.chart_img import ChartImg, ChartImgSettings
 from engine.handlers.ledger import Ledger
 from engine.handlers.registry import ACTIONS
 from engine.handlers.templates import ChartDefaults
+from engine.runner.clock import SystemClock
 from engine.runner.observer import Observer, Silent
+from engine.runs import INDEXES
 from engine.runs.records import DEFINITIONS
+from engine.store import open_store
 from engine.store.port import Store
 
 
@@ -31,7 +34,6 @@ class Assembly:
         self.observer = observer
         self.library = Library(ACTIONS.declarations())
         self._pools: dict[str, Pool] = {}
-        self._services: list[object] = []
 
     @classmethod
     def for_reading(cls, config: Configuration) -> Assembly:
@@ -44,49 +46,56 @@ class Assembly:
         self._pools |= {pool.name: pool for pool in self.pools_of(machine)}
         return machine
 
-    async def load_stored(self, store: Store) -> None:
-        """Learn the pools of every definition that a run of this store may go on with."""
-        for _, document in await store.query(DEFINITIONS):
-            source: Any = canonical.decode(str(document["source"]))
-            for name, entry in (source.get("pools") or {}).items():
-                pool = Pool(name, entry["accounts"], entry.get("per_day", 44), entry.get("per_second", 1.0), entry.get("burst", 3))
-                self._pools.setdefault(name, pool)
-        self._provide()
-
     def pools_of(self, machine: Machine) -> list[Pool]:
         """The pools that a machine and its children declare."""
         return [*machine.pools.values(), *(pool for child in machine.children.values() for pool in self.pools_of(child))]
 
     @asynccontextmanager
-    async def engine(self) -> AsyncIterator[Engine]:
-        """An open engine; closed with everything that it was given."""
+    async def engine(self, *, any_run: bool = False) -> AsyncIterator[Engine]:
+        """An open engine, closed with everything that it was given.
+
+        `any_run`: it may go on with any run of its store, so the pools of every stored definition are learnt first.
+        """
         config = self.config
-        self._provide()
+        clock = SystemClock()
+        store = await open_store(config.store, indexes=INDEXES, now_ms=clock.now_ms)
+        try:
+            if any_run:
+                await self._learn(store)
+            services = self._services()
+        except BaseException:
+            await store.close()
+            raise
         app = Engine(
-            store=config.store,
+            store=store,
             artifacts=config.artifacts,
             bucket=config.bucket,
-            services=self._services,
+            services=services,
             secrets=self.secrets,
+            clock=clock,
             observer=self.observer,
             lease_s=config.lease_s,
+            library=self.library,
         )
-        app.library = self.library
         try:
             async with app:
                 yield app
         finally:
-            for service in self._services:
+            for service in services:
                 if isinstance(service, ChartImg):
                     await service.aclose()
 
-    def _provide(self) -> None:
-        """The services, made anew in place: an open engine holds the list's objects by their types."""
+    async def _learn(self, store: Store) -> None:
+        for _, document in await store.query(DEFINITIONS):
+            source: Any = canonical.decode(str(document["source"]))
+            for name, entry in (source.get("pools") or {}).items():
+                rates = entry.get("per_day", 44), entry.get("per_second", 1.0), entry.get("burst", 3)
+                self._pools.setdefault(name, Pool(name, entry["accounts"], *rates))
+
+    def _services(self) -> list[object]:
         config = self.config
         pools = AccountPools({name: config.accounts_of(pool) for name, pool in self._pools.items()}, self.secrets)
         settings = ChartImgSettings(config.mode, config.base_url, config.fixtures_dir, config.cassette)
-        self._services[:] = [
-            Ledger(pools, is_live=config.mode != "mock"),
-            ChartImg(settings, pools, self.secrets),
-            ChartDefaults(config.timezone),
-        ]
+        chart_img = ChartImg(settings, pools, self.secrets)
+        chart_img.check()
+        return [Ledger(pools, is_live=config.mode != "mock"), chart_img, ChartDefaults(config.timezone)]

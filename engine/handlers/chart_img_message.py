@@ -126,7 +126,7 @@ def _bounded(value: Any, redact: Redact, depth: int) -> Json:
     return [_bounded(entry, redact, depth - 1) for entry in value[:ENTRIES_MAX]]
 
 
-def _number(value: int | float, redact: Redact) -> Json:
+def _number(value: float, redact: Redact) -> Json:
     if isinstance(value, int) and value.bit_length() > 64:
         return "…"
     text = str(value)

@@ -34,7 +34,7 @@ DEFINITIONS: Final = "definitions"
 
 INDEXES: Final = (
     Index(RUNS, ("claimable_at_ms",)),
-    Index(RUNS, ("created_at_ms",)),
+    Index(RUNS, ("is_root", "created_at_ms")),
     Index(JOURNAL, ("run_id", "seq")),
 )
 """What the queries of this package need of a store."""
@@ -96,6 +96,7 @@ class Head(NamedTuple):
             "created_at_ms": self.created_at_ms,
             "updated_at_ms": self.updated_at_ms,
             "root": self.root,
+            "is_root": self.place is None,
             "place": None if self.place is None else self.place._asdict(),
             "snapshot": snapshot.encode(),
         }

@@ -130,8 +130,9 @@ class Runs:
         return [Entry.read(document) for _, document in found]
 
     async def newest(self, limit: int) -> list[Head]:
-        """The runs that were created last, newest first."""
-        found = await self.store.query(RUNS, (), [Order("created_at_ms", descending=True)], limit)
+        """The runs that were created last, newest first; children of maps are not among them."""
+        where = [Where("is_root", "==", True)]
+        found = await self.store.query(RUNS, where, [Order("created_at_ms", descending=True)], limit)
         return [Head.read(document) for _, document in found]
 
     async def claimable(self, now_ms: int, limit: int) -> list[tuple[str, int]]:

@@ -31,19 +31,26 @@ def run_query(
     limit: int | None,
 ) -> list[Found]:
     """The answer of `Store.query`. Raises `apsw.Error`."""
-    sql, values = query_sql(collection, where, order_by)
+    in_sql = all(is_plain(order.field) for order in order_by)
+    statements = query_statements(collection, where, order_by if in_sql else ())
     cursor = connection.cursor()
     try:
-        rows = (Found(Key(collection, id_), document_of(body)) for id_, body in cursor.execute(sql, values))
-        if all(is_plain(order.field) for order in order_by):
-            return list(_first(rows, where, limit))
-        return select(rows, where, order_by, limit)
+        rows = (
+            Found(Key(collection, id_), document_of(body))
+            for sql, values in statements
+            for id_, body in cursor.execute(sql, values)
+        )
+        return list(_first(rows, where, limit)) if in_sql else select(rows, where, order_by, limit)
     finally:
         cursor.close()  # a cursor that is left half read would hold the log's pages back
 
 
-def query_sql(collection: str, where: Sequence[Where], order_by: Sequence[Order]) -> tuple[str, list[Any]]:
-    """The SQL text and its values. The collection is a literal, so that SQLite sees which indexes serve it."""
+def query_statements(collection: str, where: Sequence[Where], order_by: Sequence[Order]) -> list[tuple[str, list[Any]]]:
+    """SQL texts with their values, whose rows one after the other are the answer.
+
+    The collection is a literal, so that SQLite sees which indexes serve it. An order takes two statements, because
+    to an index, as to SQL, a null and a missing field are one: first the documents with null, then the others.
+    """
     terms = [f"collection = {quoted(collection)}"]
     values: list[Any] = []
     for condition in where:
@@ -52,13 +59,21 @@ def query_sql(collection: str, where: Sequence[Where], order_by: Sequence[Order]
             terms.append(f"{expression} {_WIDENED[condition.operator]} ?")
             values.append(condition.value)
             terms.extend(_same_kind(expression, condition))
-    plain_order = [order for order in order_by if is_plain(order.field)]
-    terms.extend(has_field(order.field) for order in plain_order)
-    ordering = [field_expression(order.field) + (" DESC" if order.descending else "") for order in plain_order]
-    return (
-        f"SELECT id, body FROM document WHERE {' AND '.join(terms)} ORDER BY {', '.join([*ordering, 'id'])}",
-        values,
-    )
+    if not order_by:
+        return [(_sql(terms, ()), values)]
+    first, *later = order_by
+    terms.extend(has_field(order.field) for order in later)
+    expression = field_expression(first.field)
+    valued = _sql([*terms, f"{expression} >= -9e999"], order_by)  # an index serves this, and not IS NOT NULL
+    null = _sql([*terms, f"{expression} IS NULL", has_field(first.field)], later)
+    if any(condition.field == first.field for condition in where):
+        return [(valued, values)]
+    return [(valued, values), (null, values)] if first.descending else [(null, values), (valued, values)]
+
+
+def _sql(terms: Sequence[str], order_by: Sequence[Order]) -> str:
+    ordering = [field_expression(order.field) + (" DESC" if order.descending else "") for order in order_by]
+    return f"SELECT id, body FROM document WHERE {' AND '.join(terms)} ORDER BY {', '.join([*ordering, 'id'])}"  # noqa: S608 - every part is quoted
 
 
 def _same_kind(expression: str, condition: Where) -> list[str]:

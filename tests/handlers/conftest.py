@@ -63,7 +63,7 @@ class Bench:
         settings = ChartImgSettings(mode, base_url, folder / "fixtures", folder / "cassette.yaml")
         self.service = ChartImg(settings, pools, self.secrets, transport=transport)
 
-    async def capture(self, timeout_s: float | None = None, **params: Any) -> Any:
+    async def capture(self, attempt_timeout_s: float | None = None, **params: Any) -> Any:
         request = ActionRequest(
             params=PARAMS | params,
             run_id="r",
@@ -71,7 +71,7 @@ class Bench:
             state="CAPTURING",
             attempt=1,
             idempotency_key="r/1",
-            timeout_s=timeout_s,
+            timeout_s=attempt_timeout_s,
             pools={},
             services={ChartImg: self.service},
             log=self.events,

