@@ -21,6 +21,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import anyio.to_thread
@@ -67,9 +68,9 @@ class FolderArtifacts:
         if problem:
             raise ConfigurationError("DETENT_BUCKET", f"the bucket {bucket!r} cannot be used: {problem}")
         self._bucket = bucket
-        self._root = os.path.abspath(path)
-        self._objects = os.path.join(self._root, bucket)
-        self._blobs = os.path.join(self._root, _BLOBS, bucket)
+        self._root = Path(path).absolute()
+        self._objects = self._root / bucket
+        self._blobs = self._root / _BLOBS / bucket
         self._secrets = secrets or Secrets()
 
     def uri(self, name: str) -> str:
@@ -88,12 +89,12 @@ class FolderArtifacts:
             raise ArtifactError(f"there is no object {self.uri(name)}.")
         return content
 
-    async def write(self, name: str, content: bytes, *, content_type: str, expected: str) -> Stored:
+    async def write(self, name: str, content: bytes, *, content_type: str, expected: str) -> Stored:  # noqa: ARG002 - a file has no type
         self._check(name)
         self._refuse_secret(content, self.uri(name))
         return await self._in_thread(self._write, name, content, expected)
 
-    async def put_blob(self, content: bytes, *, content_type: str) -> str:
+    async def put_blob(self, content: bytes, *, content_type: str) -> str:  # noqa: ARG002 - a file has no type
         self._refuse_secret(content, "a blob")
         return await self._in_thread(self._put_blob, content)
 
@@ -101,7 +102,7 @@ class FolderArtifacts:
         check_sha256(sha256)
         return await self._in_thread(self._get_blob, sha256)
 
-    async def publish(self, sha256: str, name: str, *, content_type: str) -> Stored:
+    async def publish(self, sha256: str, name: str, *, content_type: str) -> Stored:  # noqa: ARG002 - a file has no type
         check_sha256(sha256)
         self._check(name)
         return await self._in_thread(self._publish, sha256, name)
@@ -151,10 +152,10 @@ class FolderArtifacts:
         path = self._blob_path(sha256)
         with self._spooled(content) as spooled:
             # A published object shares the blob's bytes: an editor must not change both in place.
-            os.chmod(spooled, 0o444)
-            _make_folders(os.path.dirname(path))
-            os.replace(spooled, path)
-            _sync_folder(os.path.dirname(path))
+            spooled.chmod(0o444)
+            _make_folders(path.parent)
+            spooled.replace(path)
+            _sync_folder(path.parent)
         return sha256
 
     def _get_blob(self, sha256: str) -> bytes:
@@ -191,7 +192,7 @@ class FolderArtifacts:
                 raise self._in_the_way(name, "a symbolic link") from None
             raise
 
-    def _create(self, source: str, folder: int, leaf: str, content: bytes, name: str) -> None:
+    def _create(self, source: Path, folder: int, leaf: str, content: bytes, name: str) -> None:
         """Give a file its name, unless the very same bytes have it. Raises `ArtifactConflictError` when others do."""
         try:
             os.link(source, leaf, dst_dir_fd=folder, follow_symlinks=False)
@@ -216,7 +217,7 @@ class FolderArtifacts:
                 return True
         return False
 
-    def _replace(self, source: str, folder: int, leaf: str, content: bytes) -> None:
+    def _replace(self, source: Path, folder: int, leaf: str, content: bytes) -> None:
         try:
             os.replace(source, leaf, dst_dir_fd=folder)
         except OSError as error:
@@ -256,30 +257,29 @@ class FolderArtifacts:
             raise self._in_the_way(name, "a symbolic link" if is_link else f"the object {segment!r}") from None
 
     @contextmanager
-    def _spooled(self, content: bytes) -> Iterator[str]:
+    def _spooled(self, content: bytes) -> Iterator[Path]:
         """The path of a file that holds `content` and is on the disk; it is gone afterwards."""
         _make_folders(self._blobs)
-        path = os.path.join(self._blobs, f"spool-{randomness.token_hex(8)}")
+        path = self._blobs / f"spool-{randomness.token_hex(8)}"
         try:
             _write_file(os.open(path, _NEW_FILE, 0o666), content)
             yield path
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """The bucket's lock, over threads and processes; the kernel takes it back from one that dies."""
         _make_folders(self._blobs)
-        lock = os.open(os.path.join(self._blobs, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = os.open(self._blobs / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
 
-    def _blob_path(self, sha256: str) -> str:
-        return os.path.join(self._blobs, sha256[:2], sha256)
+    def _blob_path(self, sha256: str) -> Path:
+        return self._blobs / sha256[:2] / sha256
 
     def _check(self, name: str) -> None:
         self._secrets.refuse(name, sink="the name of an artifact")
@@ -355,18 +355,17 @@ def _rename_copy(folder: int, leaf: str, content: bytes) -> None:
             os.unlink(spooled, dir_fd=folder)
 
 
-def _make_folders(path: str) -> None:
-    """As `os.makedirs`, and each new name is on the disk."""
-    if os.path.isdir(path):
+def _make_folders(path: Path) -> None:
+    """Make the folder and those above it; each new name is on the disk."""
+    if path.is_dir():
         return
-    parent = os.path.dirname(path)
-    _make_folders(parent)
+    _make_folders(path.parent)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path)
-    _sync_folder(parent)
+        path.mkdir()
+    _sync_folder(path.parent)
 
 
-def _sync_folder(path: str) -> None:
+def _sync_folder(path: Path) -> None:
     folder = os.open(path, _FOLDER)
     try:
         os.fsync(folder)

@@ -31,6 +31,15 @@ MAP_ITEMS_MAX: Final = 10_000
 MAP_CONCURRENCY_MAX: Final = 1_000
 """Lanes of one map: each is a document that the entering commit writes."""
 
+KEY_CHARS_MAX: Final = 1024
+"""Characters of a run's or an item's key: it stands in the head beside the snapshot."""
+
+JSON_DEPTH_MAX: Final = 100
+"""Levels of lists and maps in one value; encoders and CEL recurse, and deep enough data would end the process."""
+
+INTEGER_BITS_MAX: Final = 4096
+"""Bits of one integer: Python writes no more than 4300 digits, and reads no more."""
+
 DEFINITION_BYTES_MAX: Final = 512 * 1024
 """Text of one definition: it is stored as a document."""
 

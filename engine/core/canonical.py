@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from engine.core.bounds import INTEGER_BITS_MAX, JSON_DEPTH_MAX
+
 Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
@@ -32,24 +34,43 @@ def digest(value: object) -> str:
     return hashlib.sha256(encode(value).encode()).hexdigest()
 
 
-def plain(value: object, path: str = "$") -> Json:
-    """`value` as new, plain JSON containers; raises `ValueError` naming the path of what is not JSON."""
-    if value is None or isinstance(value, (bool, str)):
+def plain(value: object, path: str = "$", depth: int = 0) -> Json:
+    """`value` as new, plain JSON containers; raises `ValueError` naming the path of what is not JSON.
+
+    What no store could write is refused too: text that UTF-8 cannot hold, and what passes the bounds.
+    """
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(value, path)
     if isinstance(value, int):
+        if value.bit_length() > INTEGER_BITS_MAX:
+            raise ValueError(f"{path} is an integer of more than {INTEGER_BITS_MAX} bits")
         return value
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise ValueError(f"{path} is {value}, which JSON cannot hold")
         return value
+    if depth >= JSON_DEPTH_MAX and isinstance(value, (Mapping, list, tuple)):
+        raise ValueError(f"{path[:100]} is nested more than {JSON_DEPTH_MAX} levels deep")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"{path} has the key {key!r}, which is no string")
-        return {key: plain(entry, f"{path}.{key}") for key, entry in value.items()}
+            _text(key, path)
+        return {key: plain(entry, f"{path}.{key}", depth + 1) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(entry, f"{path}[{index}]") for index, entry in enumerate(value)]
+        return [plain(entry, f"{path}[{index}]", depth + 1) for index, entry in enumerate(value)]
     raise ValueError(f"{path} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _text(value: str, path: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path} holds half of a surrogate pair, which UTF-8 cannot hold") from None
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -23,7 +23,7 @@ VARIABLES: Final = ("input", "context", "result", "error", "item", "visits", "ru
 
 _PATH: Final = re.compile(rf"\s*({'|'.join(VARIABLES)})((?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*")
 _LITERAL: Final = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
-_WORD: Final = re.compile(r"(?<![.\w])[A-Za-z_]\w*")
+_WORD: Final = re.compile(r"(?<!\.\?)(?<![.\w])[A-Za-z_]\w*")
 _CEL_ERROR: Final = re.compile(r"<input>:(\d+):(\d+): (.*)")
 # Words that CEL reads as its own, so a field of that name needs brackets; such a path goes to CEL.
 _RESERVED: Final = frozenset(
@@ -144,16 +144,36 @@ def _cel(text: str, names: tuple[str, ...]) -> Evaluate:
                 data[name] = scope.variable(name)
             except KeyError:
                 continue  # CEL itself says so, if the branch that names it is reached at all
-        value = program.eval(data=data)
+        try:
+            value = program.eval(data=data)
+            found = _plain(value)
+        except Exception as problem:  # data or a result that the binding cannot convert: half a surrogate, optional.none()
+            raise _Unanswerable(f"CEL cannot take the data or give the value: {type(problem).__name__}") from None
         if value.type().name() == "ERROR":
-            raise _Unanswerable(str(value.plain_value()).partition(": ")[2].rstrip(".") or "no value")
-        return _as_json(value.plain_value())
+            raise _Unanswerable(str(found).partition(": ")[2].rstrip(".") or "no value")
+        return _as_json(found)
 
     return evaluate
 
 
+def _plain(value: Any) -> Any:
+    """A CEL value as Python's own.
+
+    Not `value.plain_value()` for a null or for what may hold one: in cel-expr-python 0.1.3 that gives away a
+    reference to None for each null, and before Python 3.12 the interpreter dies when None has none left.
+    """
+    kind = value.type().name()
+    if kind == "NULL":
+        return None
+    if kind.startswith("MAP"):
+        return {key: _plain(entry) for key, entry in value.value().items()}
+    if kind.startswith("LIST"):
+        return [_plain(entry) for entry in value.value()]
+    return value.plain_value()
+
+
 def _as_json(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int, float)):
+    if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

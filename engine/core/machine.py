@@ -70,7 +70,7 @@ class MapCall(NamedTuple):
 
 
 class After(NamedTuple):
-    """A timer of a waiting state: `delay` after entry, the branches of the event `after:<index>`."""
+    """A timer of a waiting state: `delay` after entry, the branches of the event `after:<delay as written>`."""
 
     event: str
     delay: Template
@@ -80,7 +80,7 @@ class After(NamedTuple):
 class State:
     """A leaf. `branches` maps an event's name to its transitions in order.
 
-    The events are `on:<outcome or signal>`, `always`, `after:<index>`, `catch` and `cancel`; what a parent
+    The events are `on:<outcome or signal>`, `always`, `after:<delay>`, `catch` and `cancel`; what a parent
     declares is in its leaves' branches already. An empty `cancel` means that this leaf is where a cancelled
     run goes, none at all that a cancelled run ends here.
     """

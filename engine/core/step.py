@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from engine.core.action import INTERRUPTED, EngineCode, Failure
-from engine.core.bounds import DELAY_S_MAX, MAP_ITEMS_MAX, MICROSTEPS_MAX, VISITS_MAX
+from engine.core.bounds import DELAY_S_MAX, KEY_CHARS_MAX, MAP_ITEMS_MAX, MICROSTEPS_MAX, VISITS_MAX
 from engine.core.effect import Effect, Finish, Perform, Rest, StartMap, StopMap
 from engine.core.event import (
     ActionFailed,
@@ -173,7 +173,9 @@ class _Draft:
             self.begin()
 
     def _leave(self) -> None:
-        if self.state and self.here().kind is StateKind.MAP:
+        """Stop the map in which the run stood before this step; one that this step passed has not been started."""
+        stood_here = self.microsteps == 0 and self.before.status is Status.RUNNING
+        if stood_here and self.here().kind is StateKind.MAP:
             self.effects += (StopMap(self.state, self.visits[self.state]),)
 
     def pause(self, timer: str, delay_s: float) -> None:
@@ -188,6 +190,8 @@ class _Draft:
         state = self.here()
         try:
             _BEGIN[state.kind](self, state)
+        except _MapError as error:
+            self.fail(Failure(EngineCode.MAP_INVALID, error.message))
         except ExpressionError as error:
             self.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
 
@@ -209,6 +213,7 @@ class _Draft:
 
     def end(self, failure: Failure) -> None:
         """End the run where it stands."""
+        self._leave()
         self.status = Status.FAILED
         self.timers = {}
         self.error = failure.to_json()
@@ -237,6 +242,8 @@ class _Draft:
         for key in keys:
             if not isinstance(key, str) or not key:
                 raise _map_error(call, f"the key {key!r} is no non-empty string")
+            if len(key) > KEY_CHARS_MAX:
+                raise _map_error(call, f"a key of {len(key)} characters is longer than {KEY_CHARS_MAX}")
             if key in seen:
                 raise _map_error(call, f"two items have the key {key!r}")
             seen.add(key)
@@ -403,7 +410,6 @@ def _cancelled(draft: _Draft, event: CancelRequested) -> None:
         except ExpressionError as error:
             draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
     elif branches is None:
-        draft._leave()
         draft.end(failure)
         draft.status = Status.CANCELLED
     else:
@@ -465,5 +471,9 @@ def _quorum(call: MapCall, scope: MomentScope) -> int | None:
     return value
 
 
-def _map_error(call: MapCall, problem: str) -> ExpressionError:
-    return ExpressionError(f"the map of {call.machine} cannot start: {problem}.", expression=str(call.items.value))
+class _MapError(ExpressionError):
+    """The expressions of a map gave values, but none that can be mapped."""
+
+
+def _map_error(call: MapCall, problem: str) -> _MapError:
+    return _MapError(f"the map of {call.machine} cannot start: {problem}.", expression=str(call.items.value))

@@ -19,11 +19,20 @@ from engine.core.machine import After, Branch, Machine, State, StateKind
 from engine.core.snapshot import Status
 from engine.definition import lint
 from engine.definition.declaration import BranchDeclaration, MachineDeclaration, StateDeclaration
-from engine.definition.fields import nearest
+from engine.definition.fields import near, nearest, short
 from engine.definition.reader import read
 from engine.definition.yaml_text import Text, parse
 
-Children: TypeAlias = Callable[[str], "Machine | None"]
+
+class Absent(NamedTuple):
+    """Why a map's machine cannot be had. `is_reported`: its own diagnostics say so already."""
+
+    problem: str
+    remedy: str = ""
+    is_reported: bool = False
+
+
+Children: TypeAlias = Callable[[str], "Machine | Absent | None"]
 """Finds the machine that a map names; `None` when there is none."""
 
 
@@ -50,16 +59,29 @@ def compile_source(
 
 def _compile(text: Text, actions: Mapping[str, ActionDeclaration], children: Children) -> Compiled:
     declaration = read(text)
-    names = {
-        state.map.machine: children(state.map.machine) for state in declaration.every_state() if state.map is not None
-    }
-    leaves = _Flattening(text, declaration).leaves()
-    lint.check(text, declaration, leaves, actions, names)
+    named = dict.fromkeys(state.map.machine for state in declaration.every_state() if state.map is not None)
+    found = {name: children(name) for name in named if name}
+    flattening = _Flattening(text, declaration)
+    leaves = flattening.leaves()
+    lint.check(text, declaration, leaves, flattening.start(), actions)
+    _expect_children(text, leaves, found)
     diagnostics = tuple(sorted(set(text.diagnostics), key=lambda found: (found.position, found.rule, found.message)))
     if diagnostics:
         return Compiled(None, diagnostics)
-    found = {name: machine for name, machine in names.items() if machine is not None}
-    return Compiled(_machine(text, declaration, leaves, found), ())
+    machines = {name: machine for name, machine in found.items() if isinstance(machine, Machine)}
+    return Compiled(_machine(text, declaration, leaves, machines), ())
+
+
+def _expect_children(text: Text, leaves: Iterable[State], found: Mapping[str, Machine | Absent | None]) -> None:
+    """Report each map whose machine cannot be had, unless that machine's own diagnostics say why."""
+    for leaf in leaves:
+        name = leaf.map.machine if leaf.map is not None else ""
+        child = found.get(name) if name else None
+        if leaf.map is None or not name or isinstance(child, Machine):
+            continue
+        absent = child or Absent(f"there is no machine {name!r} for this map", f"Put {name}.yaml beside this file.")
+        if not absent.is_reported:
+            text.report(leaf.map.position, "machine-unknown", absent.problem, absent.remedy)
 
 
 class _Flattening:
@@ -80,12 +102,24 @@ class _Flattening:
     def _initial(
         self, name: str | None, position: Any, parent: StateDeclaration | None, inner: Iterable[StateDeclaration]
     ) -> None:
-        known = {state.name.rpartition(".")[2] for state in inner}
+        known = [state.name.rpartition(".")[2] for state in inner]
         if name is None and parent is not None and known:
             message = f"{parent.name} holds states and names no initial one"
-            self.text.report(parent.position, "initial-missing", message, "Add initial:.")
+            self.text.report(
+                parent.position, "initial-missing", message, f"Add initial: {next(iter(known))}, or another of them."
+            )
         if name is not None and known and name not in known:
-            self.text.report(position, "target-unknown", f"the initial state {name!r} does not exist", nearest(name, known))
+            self.text.report(
+                position, "target-unknown", f"the initial state {short(name)!r} does not exist", nearest(name, known)
+            )
+
+    def start(self) -> str | None:
+        """The leaf in which a run begins; `None` when the text does not say."""
+        name = self.declaration.initial
+        if name is None:
+            return None
+        state = self.resolve(name, None) or self._meant(name)
+        return None if state is None or state.is_compound else state.name
 
     def resolve(self, name: str, source: StateDeclaration | None) -> StateDeclaration | None:
         """The leaf that a target names, looked up from where it stands outwards; `None` when there is none."""
@@ -98,13 +132,18 @@ class _Flattening:
                 return None
             scope = scope.rpartition(".")[0]
 
-    def _entry(self, state: StateDeclaration) -> StateDeclaration | None:
-        while state.is_compound:
+    def _entry(self, state: StateDeclaration) -> StateDeclaration:
+        """The leaf in which a state is entered. An initial state that does not exist is reported elsewhere."""
+        while state.is_compound and state.children:
             inner = self.by_name.get(f"{state.name}.{state.initial}")
-            if inner is None:
-                return None
-            state = inner
+            state = inner if inner is not None else state.children[0]
         return state
+
+    def _meant(self, name: str) -> StateDeclaration | None:
+        """The state that a wrong target seems to mean: the rest of the check goes on as if it were written right."""
+        known = {name.rpartition(".")[2]: name for name in self.by_name} | {name: name for name in self.by_name}
+        close = near(name, known, cutoff=0.75)
+        return None if close is None else self._entry(self.by_name[known[close]])
 
     def _branches(
         self, leaf: StateDeclaration, event: str, written: Iterable[tuple[BranchDeclaration, StateDeclaration]]
@@ -113,11 +152,14 @@ class _Flattening:
         for branch, owner in written:
             target = self.resolve(branch.target, owner)
             if target is None:
-                # Reported once, where it is written, however many leaves inherit it.
+                # One report for each place, however many leaves inherit it.
                 self.text.report(
-                    branch.position, "target-unknown", f"the target {branch.target!r} does not exist",
-                    nearest(branch.target, {state.rpartition(".")[2] for state in self.by_name} | set(self.by_name)),
+                    branch.position, "target-unknown", f"the target {short(branch.target)!r} does not exist",
+                    nearest(branch.target, {name.rpartition(".")[2] for name in self.by_name} | set(self.by_name)),
                 )  # fmt: skip
+                target = self._meant(branch.target)
+            if target is None:
+                leaf.is_partial = True
                 continue
             found.append((branch, target.name))
         return tuple(
@@ -132,6 +174,13 @@ class _Flattening:
         """Catches from the inside out, and the nearest cancel; neither covers the state that it leads to."""
         chain = leaf.ancestors()
         caught = self._branches(leaf, "catch", [(branch, state) for state in chain for branch in state.catch])
+        for branch in caught[: len(leaf.catch)]:
+            if branch.target == leaf.name:
+                self.text.report(
+                    branch.position, "transition-unreachable",
+                    f"a catch never covers its own target, so {leaf.name} cannot catch itself",
+                    "Use retry in its invoke, or lead through another state.",
+                )  # fmt: skip
         caught = tuple(branch for branch in caught if branch.target != leaf.name)
         found = {"catch": tuple(branch._replace(index=index) for index, branch in enumerate(caught))}
         owner = next((state for state in chain if state.cancel is not None), None)
@@ -142,15 +191,15 @@ class _Flattening:
 
     def _leaf(self, leaf: StateDeclaration) -> State:
         chain = leaf.ancestors()
-        branches = {event: () for event in ()} | {
+        branches = {
             f"on:{event}": self._branches(leaf, f"on:{event}", [(branch, leaf) for branch in written])
             for event, written in leaf.on.items()
         }
         if leaf.always:
             branches["always"] = self._branches(leaf, "always", [(branch, leaf) for branch in leaf.always])
         timers = []
-        for index, after in enumerate(leaf.after):
-            event = f"after:{index}"
+        for after in leaf.after:
+            event = f"after:{after.written}"
             branches[event] = self._branches(leaf, event, [(branch, leaf) for branch in after.branches])
             timers.append(After(event, after.delay))
         timeout_s = next((state.timeout_s for state in chain if state.timeout_s is not None), None)
@@ -192,7 +241,7 @@ def _machine(
         description=declaration.description,
         file=text.file,
         source=text.data,
-        initial=structure.initial,
+        initial=initial.name,
         states=states,
         structure=structure,
         key=declaration.key,
@@ -220,9 +269,7 @@ def _reading_targets_from(structure: transitions.Machine, leaf: State) -> State:
     branches = {}
     for event, group in leaf.branches.items():
         rows = structure.events[event].transitions[leaf.name] if group else []
-        branches[event] = tuple(
-            branch._replace(target=row.dest) for branch, row in zip(group, rows, strict=True)
-        )
+        branches[event] = tuple(branch._replace(target=str(row.dest)) for branch, row in zip(group, rows, strict=True))
     return State(
         leaf.name, leaf.kind, leaf.position, leaf.description, leaf.invoke, leaf.map, leaf.after, leaf.timeout_s,
         leaf.max_visits, leaf.status, leaf.output, leaf.error, branches,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from engine.core.diagnostic import Position
 from engine.core.expression import Expression, Template
 from engine.core.machine import Invoke, MapCall, Pool
+from engine.definition.yaml_text import Path
+
+START: Final = Position(1, 1)
 
 
 class BranchDeclaration(NamedTuple):
@@ -20,26 +23,32 @@ class BranchDeclaration(NamedTuple):
     assign: Mapping[str, Template] | None = None
     delay: Template | None = None
     errors: frozenset[str] | None = None
+    is_guarded: bool = False
 
 
 class AfterDeclaration(NamedTuple):
-    """A timer of a waiting state."""
+    """A timer of a waiting state; `written` is its delay as the text has it, which names it."""
 
+    written: str
     delay: Template
     branches: tuple[BranchDeclaration, ...]
 
 
 @dataclass
 class StateDeclaration:
-    """A state as written, with the states inside it. `name` is its full dotted name."""
+    """A state as written, with the states inside it. `name` is its full dotted name.
+
+    `is_partial`: a transition or more of it could not be read, so where it leads is not wholly known.
+    """
 
     name: str
     position: Position
+    path: Path
     parent: StateDeclaration | None = None
     children: list[StateDeclaration] = field(default_factory=list)
     description: str = ""
     initial: str | None = None
-    initial_position: Position = Position(1, 1)
+    initial_position: Position = START
     is_compound: bool = False
     is_final: bool = False
     invoke: Invoke | None = None
@@ -55,6 +64,7 @@ class StateDeclaration:
     status: str | None = None
     output: Template | None = None
     error: Template | None = None
+    is_partial: bool = False
 
     def ancestors(self) -> list[StateDeclaration]:
         """This state, its parent, and so on to the outermost."""
@@ -83,7 +93,8 @@ class MachineDeclaration:
     pools: dict[str, Pool] = field(default_factory=dict)
     summary: Template | None = None
     initial: str | None = None
-    initial_position: Position = Position(1, 1)
+    initial_position: Position = START
+    states_position: Position = START
     states: list[StateDeclaration] = field(default_factory=list)
     expressions: list[ExpressionUse] = field(default_factory=list)
     assigned: set[str] = field(default_factory=set)

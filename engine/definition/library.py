@@ -6,15 +6,20 @@ once for each digest.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engine.core.action import ActionDeclaration
+from engine.core.bounds import DEFINITION_BYTES_MAX
 from engine.core.diagnostic import Diagnostic, Position
 from engine.core.machine import Machine
-from engine.definition.compiler import Compiled, compile_source, compile_text
+from engine.definition.compiler import Absent, Compiled, compile_source, compile_text
 from engine.errors import DefinitionError
+
+CHILD_DEPTH_MAX: Final = 20
+"""Machines that map machines that map machines: deeper is a mistake, and the compiler recurses."""
 
 
 class Library:
@@ -58,27 +63,45 @@ class Library:
 
     def _file(self, path: Path, above: tuple[str, ...]) -> Compiled:
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
-            found = Diagnostic(str(path), Position(1, 1), "file-unreadable", f"the definition {problem}")
+            text = _read(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "this cannot be the name of a file"
+            problem = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {reason}"
+            remedy = "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else "Check its path and permissions."
+            found = Diagnostic(str(path), Position(1, 1), "file-unreadable", f"the definition {problem}", remedy)
             return Compiled(None, (found,))
+        names = (*above, path.stem)
         below: list[Diagnostic] = []
 
-        def child(name: str) -> Machine | None:
-            if name in (*above, path.stem) or not name:
-                return None  # a machine that maps itself would never end; the map is reported as unknown
+        def child(name: str) -> Machine | Absent | None:
             file = path.parent / f"{name}.yaml"
+            if name in names:
+                chain = " → ".join((*names[names.index(name) :], name))
+                return Absent(f"a machine cannot map itself: {chain}", "It would never end; map another one.")
+            if len(names) > CHILD_DEPTH_MAX:
+                return Absent(f"maps are nested more than {CHILD_DEPTH_MAX} machines deep", "Nest them less.")
             if not file.is_file():
                 return None
-            compiled = self._file(file, (*above, path.stem))
+            compiled = self._file(file, names)
             below.extend(compiled.diagnostics)
-            if compiled.machine is not None and compiled.machine.name != name:
-                return None
+            if compiled.machine is None:
+                return Absent("", is_reported=True)
+            if compiled.machine.name != name:
+                problem = f"{file.name} holds the machine {compiled.machine.name!r}, not {name!r}"
+                return Absent(problem, "Give the file the name of its machine.")
             return compiled.machine
 
         compiled = compile_text(text, str(path), self.actions, child)
-        return compiled if not below else Compiled(None, (*compiled.diagnostics, *below))
+        return compiled if not below else Compiled(None, (*compiled.diagnostics, *dict.fromkeys(below)))
+
+
+def _read(path: Path) -> str:
+    """The text of a file; a file that is too long is read only as far as it takes to say so."""
+    with path.open("rb") as file:
+        content = file.read(DEFINITION_BYTES_MAX + len(codecs.BOM_UTF8) + 1)
+    if len(content) > DEFINITION_BYTES_MAX + len(codecs.BOM_UTF8):
+        return content.decode("utf-8-sig", errors="replace")
+    return content.decode("utf-8-sig")
 
 
 def load_machine(path: str | Path, actions: Mapping[str, ActionDeclaration]) -> Machine:

@@ -1,7 +1,7 @@
-"""The rules that look at a whole definition: actions and their outcomes, reachability, cycles, data flow.
+"""The rules that look at what states ask for: actions, their parameters, outcomes and errors, and the data flow.
 
-Each rule is a function that reports; none stops another. The input is the flattened machine with its
-unresolved targets left out, so the graph rules speak of what could be resolved.
+Each rule is a function that reports; none stops another. The input is the flattened machine. A name that
+is wrong but near to a known one has been read as that one already, so one slip is one diagnostic.
 """
 
 from __future__ import annotations
@@ -11,46 +11,53 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from engine.core.action import ENGINE_CODES, INTERRUPTED, ActionDeclaration, ActionKind
-from engine.core.machine import Machine, State, StateKind
-from engine.definition.declaration import MachineDeclaration
-from engine.definition.fields import nearest
-from engine.definition.yaml_text import Text
+from engine.core.machine import Invoke, State, StateKind
+from engine.definition import graph
+from engine.definition.declaration import MachineDeclaration, StateDeclaration
+from engine.definition.fields import LITERAL, bound_names, near, nearest
+from engine.definition.yaml_text import Path, Text
 
-_LITERAL: Final = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
-_CONTEXT_KEY: Final = re.compile(r"(?<![.\w])context\.\??([A-Za-z_]\w*)")
-_INPUT_KEY: Final = re.compile(r"(?<![.\w])input\.\??([A-Za-z_]\w*)")
-_VISITS: Final = re.compile(r"(?<![.\w])visits((?:\.[A-Za-z_]\w*)+)")
+# The name behind a dot, unless it is a method that is called: `context.map(…)` reads no key "map".
+_CONTEXT_KEY: Final = re.compile(r"(?<![.\w])context\.\??([A-Za-z_]\w*)(?!\w|\s*\()")
+_INPUT_KEY: Final = re.compile(r"(?<![.\w])input\.\??([A-Za-z_]\w*)(?!\w|\s*\()")
+_VISITS: Final = re.compile(r"(?<![.\w])visits((?:\.[A-Za-z_]\w*(?!\w|\s*\())+)")
 
 
 class Subject(NamedTuple):
-    """What every rule sees."""
+    """What every rule sees. `written` are the leaves' declarations, by name."""
 
     text: Text
     machine: MachineDeclaration
     leaves: Mapping[str, State]
+    written: Mapping[str, StateDeclaration]
     actions: Mapping[str, ActionDeclaration]
-    children: Mapping[str, Machine | None]
 
     def action(self, leaf: State) -> ActionDeclaration | None:
         """The declaration of a leaf's action, if it has one that is known."""
-        return self.actions.get(leaf.invoke.action) if leaf.invoke else None
+        return self.actions.get(leaf.invoke.action) if leaf.kind is StateKind.ACTION and leaf.invoke else None
+
+    def path(self, leaf: State, *inner: str) -> Path:
+        """A place inside a leaf."""
+        return (*self.written[leaf.name].path, *inner)
 
 
 def check(
     text: Text,
     machine: MachineDeclaration,
     leaves: Iterable[State],
+    start: str | None,
     actions: Mapping[str, ActionDeclaration],
-    children: Mapping[str, Machine | None],
 ) -> None:
-    """Run every rule, reporting on `text`."""
-    subject = Subject(text, machine, {leaf.name: leaf for leaf in leaves}, actions, children)
+    """Run every rule, reporting on `text`. `start` is the leaf in which a run begins, if it is known."""
+    written = {state.name: state for state in machine.every_state() if not state.is_compound}
+    subject = Subject(text, machine, {leaf.name: leaf for leaf in leaves}, written, actions)
     for rule in _RULES:
         rule(subject)
+    graph.check(text, machine, subject.leaves, start)
 
 
 def _actions(subject: Subject) -> None:
-    """action-unknown, parameter-unknown, parameter-missing, retry-unrepeatable."""
+    """action-unknown, retry-unrepeatable."""
     report = subject.text.report
     for leaf in subject.leaves.values():
         invoke = leaf.invoke
@@ -58,29 +65,49 @@ def _actions(subject: Subject) -> None:
             continue
         action = subject.actions.get(invoke.action)
         if action is None:
-            remedy = nearest(invoke.action, subject.actions) or "Name its module with --actions."
-            report(invoke.position, "action-unknown", f"there is no action {invoke.action!r}", remedy)
+            message = f"there is no action {invoke.action!r}"
+            remedy = f"{nearest(invoke.action, subject.actions)} Name the module of your own actions with --actions."
+            report(invoke.position, "action-unknown", message, remedy.strip())
             continue
         if action.kind is ActionKind.UNREPEATABLE and invoke.retry:
             report(
-                invoke.position, "retry-unrepeatable",
+                subject.text.key_at(subject.path(leaf, "invoke", "retry")), "retry-unrepeatable",
                 f"{action.name} costs something each time, so it cannot be retried behind the definition's back",
                 "Catch its errors and lead back to the state that reserves what the next attempt costs.",
             )  # fmt: skip
-        if action.parameters is not None:
-            known = (*action.parameters, *action.optional)
-            for name in invoke.params:
-                if name not in known:
-                    report(invoke.position, "parameter-unknown", f"{action.name} has no parameter {name!r}", nearest(name, known))
-            for name in action.parameters:
-                if name not in invoke.params:
-                    report(invoke.position, "parameter-missing", f"{action.name} needs the parameter {name!r}", f"Add it to with:.")
+        _parameters(subject, leaf, invoke, action)
+
+
+def _parameters(subject: Subject, leaf: State, invoke: Invoke, action: ActionDeclaration) -> None:
+    """parameter-unknown, parameter-missing."""
+    if action.parameters is None:
+        return
+    given = _given(subject, leaf)
+    known = (*action.parameters, *action.optional)
+    missing = [name for name in action.parameters if name not in given]
+    for name in given:
+        if name not in known:
+            position = subject.text.key_at(subject.path(leaf, "invoke", "with", name))
+            message = f"{action.name} has no parameter {name!r}"
+            subject.text.report(position, "parameter-unknown", message, nearest(name, known))
+    meant = {near(name, missing) for name in given if name not in known}
+    for name in missing:
+        if name not in meant:  # else the name that was meant for it is reported
+            message = f"{action.name} needs the parameter {name!r}"
+            subject.text.report(invoke.position, "parameter-missing", message, "Add it to with:.")
+
+
+def _given(subject: Subject, leaf: State) -> list[str]:
+    """The names under `with` as they are written; what did not compile is not missing."""
+    data: Any = subject.text.data
+    for part in subject.path(leaf, "invoke", "with"):
+        data = data.get(part) if isinstance(data, dict) else None
+    return list(data) if isinstance(data, dict) else []
 
 
 def _outcomes(subject: Subject) -> None:
     """outcome-unhandled, outcome-unknown, interrupted-unhandled: `on` answers what can come."""
-    report = subject.text.report
-    written = {state.name: state for state in subject.machine.every_state()}
+    report, written = subject.text.report, subject.written
     for leaf in subject.leaves.values():
         action = subject.action(leaf)
         if leaf.kind is StateKind.MAP:
@@ -90,9 +117,12 @@ def _outcomes(subject: Subject) -> None:
             expected, what = action.outcomes_to_handle, action.name
         else:
             continue
-        for name in expected:
-            if name in written[leaf.name].on:
-                continue
+        missing = [name for name in expected if name not in written[leaf.name].on]
+        wrong = {name: near(name, missing) for name in written[leaf.name].on if name not in expected}
+        for name in missing:
+            written[leaf.name].is_partial = True
+            if name in wrong.values():
+                continue  # the name that was meant for it is reported
             if name == INTERRUPTED:
                 report(
                     leaf.position, "interrupted-unhandled",
@@ -102,14 +132,15 @@ def _outcomes(subject: Subject) -> None:
             else:
                 message = f"{leaf.name} does not handle the outcome {name!r} of {what}"
                 report(leaf.position, "outcome-unhandled", message, f"Add on: {{{name}: …}}.")
-        for name, position in written[leaf.name].on_positions.items():
-            if name not in expected:
-                report(position, "outcome-unknown", f"{what} never answers with {name!r}", nearest(name, expected))
+        for name in wrong:
+            remedy = nearest(name, expected)
+            report(
+                written[leaf.name].on_positions[name], "outcome-unknown", f"{what} never answers with {name!r}", remedy
+            )
 
 
 def _errors(subject: Subject) -> None:
-    """error-unhandled, error-unknown: each declared error has a catch, and each caught code can occur."""
-    report = subject.text.report
+    """error-unhandled: each error that an action declares has a catch that holds for it whatever the guards say."""
     for leaf in subject.leaves.values():
         action = subject.action(leaf)
         if action is None:
@@ -117,119 +148,89 @@ def _errors(subject: Subject) -> None:
         catches = leaf.branches.get("catch", ())
         for code in action.errors:
             if not any(branch.guard is None and (not branch.errors or code in branch.errors) for branch in catches):
-                report(
+                subject.text.report(
                     leaf.position, "error-unhandled", f"{leaf.name} does not catch {code}, an error of {action.name}",
                     "Add a catch for it without a guard, here or in a state around it.",
                 )  # fmt: skip
-    declared = {leaf.name: action for leaf in subject.leaves.values() if (action := subject.action(leaf))}
+
+
+def _codes(subject: Subject) -> None:
+    """error-unknown: each code that a catch or a retry names can occur, as far as the actions declare theirs."""
+    report = subject.text.report
     for state in subject.machine.every_state():
-        covered = [a for name, a in declared.items() if name == state.name or name.startswith(f"{state.name}.")]
-        if not covered or not all(action.errors for action in covered):
+        known = _possible(subject, state)
+        if known is None:
             continue
-        known = {code for action in covered for code in action.errors} | ENGINE_CODES
         for branch in state.catch:
             for code in sorted((branch.errors or frozenset()) - known):
-                message = f"no action in {state.name} fails with {code!r}"
-                report(branch.position, "error-unknown", message, nearest(code, known))
-
-
-def _maps(subject: Subject) -> None:
-    """machine-unknown: a map's machine must exist."""
-    for leaf in subject.leaves.values():
-        if leaf.map is not None and leaf.map.machine and subject.children.get(leaf.map.machine) is None:
-            subject.text.report(
-                leaf.map.position, "machine-unknown", f"there is no valid machine {leaf.map.machine!r} for this map",
-                f"Put {leaf.map.machine}.yaml beside this file and see what `detent validate` says of it.",
-            )  # fmt: skip
-
-
-def _reachable(subject: Subject) -> None:
-    """state-unreachable, final-unreachable."""
-    leaves, report = subject.leaves, subject.text.report
-    following = {name: _targets(leaf) for name, leaf in leaves.items()}
-    start = _initial(subject)
-    if start is None:
-        return
-    seen = _closure([start], following)
-    for name, leaf in leaves.items():
-        if name not in seen:
-            message = f"no transition leads from the initial state to {name}"
-            report(leaf.position, "state-unreachable", message, "Lead a transition there, or remove it.")
-    leading = {name: {source for source, targets in following.items() if name in targets} for name in leaves}
-    ending = _closure([name for name, leaf in leaves.items() if leaf.kind is StateKind.FINAL], leading)
-    for name in leaves:
-        if name in seen and name not in ending:
-            message = f"from {name} no way leads to a final state"
-            report(leaves[name].position, "final-unreachable", message, "Add a transition to a state of type: final.")
-
-
-def _cycles(subject: Subject) -> None:
-    """cycle-unbounded: every cycle passes a state with max_visits."""
-    following = {
-        name: {target for target in _targets(leaf) if subject.leaves[target].max_visits is None}
-        for name, leaf in subject.leaves.items()
-        if leaf.max_visits is None
-    }
-    reported: set[str] = set()
-    for name in following:
-        if name in reported or name not in _closure(following[name], following):
+                report(
+                    branch.position,
+                    "error-unknown",
+                    f"no action in {state.name} fails with {code!r}",
+                    nearest(code, known),
+                )
+        invoke = state.invoke
+        if invoke is None:
             continue
-        cycle = {name} | {
-            other for other in _closure(following[name], following) if name in _closure(following[other], following)
-        }
-        reported |= cycle
-        subject.text.report(
-            subject.leaves[name].position, "cycle-unbounded",
-            f"the cycle through {', '.join(sorted(cycle))} has no bound",
-            "Give one of its states max_visits; what exceeds it is caught as VISITS_EXCEEDED.",
-        )  # fmt: skip
+        for policy in invoke.retry:
+            for code in sorted((policy.errors or frozenset()) - known):
+                position = subject.text.key_at((*state.path, "invoke", "retry"))
+                report(position, "error-unknown", f"{invoke.action} never fails with {code!r}", nearest(code, known))
+
+
+def _possible(subject: Subject, state: StateDeclaration) -> frozenset[str] | None:
+    """The codes that can occur in a state; `None` where an action is unknown or declares none, and so may have any."""
+    inner = [leaf for name, leaf in subject.leaves.items() if name == state.name or name.startswith(f"{state.name}.")]
+    acting = [leaf for leaf in inner if leaf.kind is StateKind.ACTION]
+    found = [action for leaf in acting if (action := subject.action(leaf)) is not None and action.errors]
+    if len(found) < len(acting) or not acting:
+        return None
+    return ENGINE_CODES.union(*(action.errors for action in found))
 
 
 def _data_flow(subject: Subject) -> None:
     """context-unassigned, input-undeclared, visits-unknown: what an expression reads is written somewhere."""
     report = subject.text.report
-    schema = subject.machine.input_schema or {}
-    closed = schema.get("additionalProperties") is False
-    names = {state.name for state in subject.machine.every_state()}
+    assigned = subject.machine.assigned
+    declared = _input_names(subject.machine.input_schema)
     for expression, position in subject.machine.expressions:
-        text = _LITERAL.sub('""', expression.text)
-        for name in _CONTEXT_KEY.findall(text):
-            if name not in subject.machine.assigned:
-                message = f"nothing in the definition assigns context.{name}"
-                report(position, "context-unassigned", message, nearest(name, subject.machine.assigned))
-        for name in _INPUT_KEY.findall(text) if closed else ():
-            if name not in schema.get("properties", {}):
+        text = LITERAL.sub('""', expression.text)
+        bound = bound_names(expression.text)
+        for name in _CONTEXT_KEY.findall(text) if "context" not in bound else ():
+            if name not in assigned:
+                remedy = nearest(name, assigned) or "Assign it before it is read."
+                report(position, "context-unassigned", f"nothing in the definition assigns context.{name}", remedy)
+        for name in _INPUT_KEY.findall(text) if declared is not None and "input" not in bound else ():
+            if declared is not None and name not in declared:
                 message = f"the input's schema has no property {name!r}"
-                report(position, "input-undeclared", message, nearest(name, schema.get("properties", {})))
-        for path in _VISITS.findall(text):
-            if path[1:] not in names:
-                report(position, "visits-unknown", f"there is no state {path[1:]}", nearest(path[1:], names))
+                report(position, "input-undeclared", message, nearest(name, declared) or "Declare it.")
+        _visits(subject, text, position)
 
 
-_RULES: Final[tuple[Callable[[Subject], None], ...]] = (
-    _actions, _outcomes, _errors, _maps, _reachable, _cycles, _data_flow,
-)  # fmt: skip
+def _visits(subject: Subject, text: str, position: Any) -> None:
+    names = {state.name: state for state in subject.machine.every_state()}
+    for path in _VISITS.findall(text):
+        state = names.get(path[1:])
+        if state is None:
+            remedy = nearest(path[1:], subject.leaves)
+            subject.text.report(position, "visits-unknown", f"there is no state {path[1:]}", remedy)
+        elif state.is_compound and not re.search(rf"visits{re.escape(path)}\s*\.", text):
+            remedy = f"Name one of them, as in visits.{_first_leaf(subject, state)}."
+            message = f"{state.name} holds states, and visits are counted for each of them"
+            subject.text.report(position, "visits-unknown", message, remedy)
 
 
-def _targets(leaf: State) -> set[str]:
-    return {branch.target for group in leaf.branches.values() for branch in group}
+def _first_leaf(subject: Subject, state: StateDeclaration) -> str:
+    """The first leaf inside a compound state."""
+    return next((name for name in subject.leaves if name.startswith(f"{state.name}.")), state.name)
 
 
-def _initial(subject: Subject) -> str | None:
-    """The leaf in which a run begins, if the names on the way to it exist."""
-    name = subject.machine.initial
-    states = {state.name: state for state in subject.machine.every_state()}
-    while name in states and states[name].is_compound:
-        name = f"{name}.{states[name].initial}"
-    return name if name in subject.leaves else None
+def _input_names(schema: Mapping[str, Any] | None) -> frozenset[str] | None:
+    """The properties of the input; `None` where the schema leaves room for others."""
+    if schema is None or schema.get("additionalProperties") is not False or "patternProperties" in schema:
+        return None
+    properties = schema.get("properties", {})
+    return frozenset(properties) if isinstance(properties, dict) else None
 
 
-def _closure(start: Iterable[str], following: Mapping[str, Any]) -> set[str]:
-    seen: set[str] = set()
-    waiting = list(start)
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and name in following:
-            seen.add(name)
-            waiting.extend(following[name])
-    return seen
+_RULES: Final[tuple[Callable[[Subject], None], ...]] = (_actions, _outcomes, _errors, _codes, _data_flow)

@@ -35,4 +35,15 @@ OBJECTS: Final = {
 }
 """Every object of the format with its keys."""
 
+_COMMON: Final = ("description", "catch", "cancel", "timeout", "max_visits")
+KINDS: Final = {
+    "invoke": (*_COMMON, "invoke", "on"),
+    "map": (*_COMMON, "map", "on"),
+    "always": ("description", "catch", "cancel", "max_visits", "always"),
+    "on": (*_COMMON, "on", "after"),
+    "type": ("type", "description", "status", "output", "error", "max_visits"),
+    "states": ("description", "initial", "states", "catch", "cancel", "timeout", "status"),
+}
+"""The keys of each kind of state, by the key that makes it one: action, map, choice, wait, final, compound."""
+
 STATUSES: Final = ("SUCCEEDED", "FAILED", "CANCELLED")

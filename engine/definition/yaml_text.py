@@ -14,11 +14,31 @@ import yaml
 
 from engine.core.bounds import DEFINITION_BYTES_MAX, DEFINITION_NODES_MAX
 from engine.core.diagnostic import Diagnostic, Position
+from engine.definition.place import Span, offset_of, position_of
 
 Path: TypeAlias = tuple[str | int, ...]
 
 DEPTH_MAX: Final = 100
 """Nesting of one text; the C parser recurses, and a hundred thousand brackets would end the process."""
+
+_TOO_DEEP: Final = f"the text is nested more than {DEPTH_MAX} levels deep"
+_REFUSED: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+"""What YAML does not print (https://yaml.org/spec/1.2.2/#51-character-set), and a byte order mark inside the text."""
+
+_QUOTE: Final = "Quote a value that begins with or, inside { } or [ ], holds any of ${}[],:#&*!|>'\"%@`."
+_SYNTAX_REMEDIES: Final = (
+    ("found another document", "Keep one machine in a file; remove the line ---."),
+    ("undefined alias", "Define the anchor (&name) before it, or quote a value that begins with *."),
+    ("mapping values are not allowed", "Quote a value that holds a colon and a space; check the indentation."),
+    ("expected key", "Check the indentation: keys of one object begin in one column."),
+    ("block end", "Check the indentation: keys of one object begin in one column."),
+    ("block mapping", "Check the indentation: keys of one object begin in one column."),
+    ("could not find expected ':'", "Write key: value, with a space after the colon."),
+    ("unexpected end of stream", "Close the quote that was opened."),
+    ("duplicate anchor", "Give each anchor a name of its own."),
+    ("escape character", "In double quotes a backslash begins an escape; use single quotes."),
+    ("", _QUOTE),
+)
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -45,6 +65,9 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+_OF_VALUES: Final = ("value-invalid", "duration-invalid")
+
+
 class Text:
     """A parsed text: its data (JSON values), where each key and value stands, and what is wrong with it."""
 
@@ -54,38 +77,76 @@ class Text:
         self.diagnostics: list[Diagnostic] = []
         self._keys: dict[Path, Position] = {}
         self._values: dict[Path, Position] = {}
+        self._source = ""
+        self._key_spans: dict[Path, Span] = {}
+        self._spans: dict[Path, Span] = {}
+        self._written: dict[Path, str] = {}
+        self._unreadable: set[Position] = set()
 
     def key_at(self, path: Path) -> Position:
         """Where the key that ends `path` stands; for a list entry, the entry itself."""
-        return self._keys.get(path) or self.value_at(path)
+        path = self._as_written(path)
+        return self._keys.get(path) or self._value_at(path)
 
     def value_at(self, path: Path) -> Position:
         """Where the value under `path` begins; the nearest enclosing value's place when it is not in the text."""
+        return self._value_at(self._as_written(path))
+
+    def character_at(self, path: Path, value: str, offset: int, *, in_key: bool = False) -> Position:
+        """Where the character at `offset` of the string `value` under `path` (or of the key itself) stands."""
+        path = self._as_written(path)
+        span = (self._key_spans if in_key else self._spans).get(path)
+        if span is None:
+            return self._value_at(path)
+        return position_of(self._source, offset_of(self._source, span, value, offset))
+
+    def read_as(self, path: Path, known: str, written: str) -> None:
+        """From now on the key `known` in the object at `path` means the one that stands there as `written`."""
+        self._written[(*path, known)] = written
+
+    def _value_at(self, path: Path) -> Position:
         while path and path not in self._values:
             path = path[:-1]
         return self._values.get(path, Position(1, 1))
 
+    def _as_written(self, path: Path) -> Path:
+        if not self._written:
+            return path
+        return tuple(self._written.get(path[: index + 1], part) for index, part in enumerate(path))
+
     def report(self, position: Position, rule: str, message: str, remedy: str = "") -> None:
         """Add a diagnostic."""
+        if rule in _OF_VALUES and position in self._unreadable:
+            return  # what is no value at all has been reported already, and cannot be the right one
         self.diagnostics.append(Diagnostic(self.file, position, rule, message, remedy))
 
 
 def parse(text: str, file: str) -> Text:
     """Parse one document. Never raises on bad text: see `diagnostics`; `data` is `None` when nothing could be read."""
     result = Text(file)
+    text = text.removeprefix("\ufeff")
+    result._source = text
     if len(text.encode(errors="replace")) > DEFINITION_BYTES_MAX:
-        result.report(Position(1, 1), "text-too-large", f"the text is larger than {DEFINITION_BYTES_MAX} bytes")
+        result.report(
+            Position(1, 1), "text-too-large", f"the text is larger than {DEFINITION_BYTES_MAX} bytes",
+            "Move a part of it into a machine of its own, and map it.",
+        )  # fmt: skip
+        return result
+    if (refused := _REFUSED.search(text)) is not None:
+        message = f"the character U+{ord(refused.group()):04X} is not allowed in YAML"
+        result.report(position_of(text, refused.start()), "yaml-syntax", message, "Remove it.")
         return result
     try:
         if (position := _too_deep(text)) is not None:
-            result.report(position, "text-too-deep", f"the text is nested more than {DEPTH_MAX} levels deep")
+            result.report(position, "text-too-deep", _TOO_DEEP, "Write it flatter.")
             return result
         node = yaml.compose(text, Loader=_CoreLoader)
     except yaml.YAMLError as error:
-        _report_syntax(result, error, text)
+        _report_syntax(result, error)
         return result
     if node is None:
-        result.report(Position(1, 1), "text-empty", "the text holds no document", "Write a machine: name, initial, states.")
+        remedy = "Write a machine: its name, initial and states."
+        result.report(Position(1, 1), "text-empty", "the text holds no document", remedy)
         return result
     _Builder(result).build(node)
     return result
@@ -100,21 +161,25 @@ def _too_deep(text: str) -> Position | None:
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
             if depth > DEPTH_MAX:
-                return Position(event.start_mark.line + 1, event.start_mark.column + 1)
+                mark: Any = event.start_mark
+                return Position(mark.line + 1, mark.column + 1)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             depth -= 1
     return None
 
 
-def _report_syntax(result: Text, error: yaml.YAMLError, text: str) -> None:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
+def _report_syntax(result: Text, error: yaml.YAMLError) -> None:
+    mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    position = Position(1, 1) if mark is None else Position(mark.line + 1, mark.column + 1)
+    if "quoted scalar" in str(getattr(error, "context", "")) and "end of stream" in str(getattr(error, "problem", "")):
+        mark = getattr(error, "context_mark", mark)  # where the quote was opened, not where the text ends
+        position = Position(mark.line + 1, mark.column + 1)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "the text is not YAML"
-    if isinstance(error, yaml.reader.ReaderError):
-        before = text[: error.position]
-        position = Position(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        problem = f"the character U+{ord(text[error.position]):04X} is not allowed in YAML" if before != text else problem
-    remedy = "Quote a value that begins with or, inside { } or [ ], holds any of ${}[],:#&*!|>'\"%@`."
+    remedy = next((remedy for sign, remedy in _SYNTAX_REMEDIES if sign in problem), "")
+    problem = problem.replace("but found another document", "a second document begins here")
+    at = 0 if mark is None else mark.index
+    if result._source[at : at + 1] == "\t":
+        problem, remedy = "a tab stands where only spaces may", "Indent with spaces."
     result.report(position, "yaml-syntax", f"not YAML: {problem}", remedy)
 
 
@@ -127,7 +192,9 @@ class _Builder:
         self.open: set[int] = set()
 
     def build(self, node: yaml.Node) -> None:
-        self.result.data = self._value(node, ())
+        data = self._value(node, ())
+        if not any(found.rule in ("text-too-large", "text-too-deep") for found in self.result.diagnostics):
+            self.result.data = data
 
     def _value(self, node: yaml.Node, path: Path) -> Any:
         self.nodes += 1
@@ -136,32 +203,39 @@ class _Builder:
         if self.nodes > DEFINITION_NODES_MAX:
             if self.nodes == DEFINITION_NODES_MAX + 1:
                 message = f"the text has more than {DEFINITION_NODES_MAX} nodes once its aliases are expanded"
-                self.result.report(position, "text-too-large", message)
+                self.result.report(position, "text-too-large", message, "Repeat less through aliases.")
             return None
         if id(node) in self.open:
-            self.result.report(position, "yaml-alias-recursive", "an anchor contains itself", "Repeat the part instead.")
+            self._refuse(
+                node, "yaml-alias-recursive", "an anchor contains itself", "Write the part out where it is used."
+            )
+            return None
+        if len(self.open) >= DEPTH_MAX and not isinstance(node, yaml.ScalarNode):  # through aliases: see `_too_deep`
+            self._refuse(node, "text-too-deep", _TOO_DEEP, "Write it flatter.")
             return None
         if isinstance(node, yaml.ScalarNode):
+            self.result._spans[path] = _span(node)
             return self._scalar(node)
         self.open.add(id(node))
         try:
+            self._has_tag(node, _SEQ if isinstance(node, yaml.SequenceNode) else _MAP)
             if isinstance(node, yaml.SequenceNode):
-                self._expect(node, _SEQ)
                 return [self._value(child, (*path, index)) for index, child in enumerate(node.value)]
-            self._expect(node, _MAP)
             return self._mapping(node, path)
         finally:
             self.open.discard(id(node))
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: yaml.Node, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
             position = _position(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.result.report(position, "key-not-string", "a key must be a string", "Quote a key that holds { or [.")
+                message = "a key must be a string"
+                self.result.report(position, "key-not-string", message, "Quote a key or value that begins with { or [.")
                 continue
             key = key_node.value
-            if key == "<<" and key_node.style is None:
+            self._has_tag(key_node, _STR if key_node.style else _untagged(key))
+            if key == "<<" and not key_node.style:
                 self.result.report(position, "yaml-merge", "merge keys (<<) are not supported", "Write the keys out.")
                 continue
             if key in data:
@@ -170,36 +244,62 @@ class _Builder:
                 self.result.report(position, "key-duplicate", message, "Remove one of the two.")
                 continue
             self.result._keys[(*path, key)] = position
+            self.result._key_spans[(*path, key)] = _span(key_node)
             data[key] = self._value(value_node, (*path, key))
         return data
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
-        if node.tag == _STR:
+        if not self._has_tag(node, _STR if node.style else _untagged(text)) or node.style or node.tag == _STR:
             return text
         if node.tag == _NULL:
             return None
         if node.tag == _BOOL:
             return text.lower() == "true"
-        if node.tag == _INT:
-            base = {"0o": 8, "0x": 16}.get(text[:2].lower(), 10)
-            if len(text) <= 4300:  # Python's own bound on the digits it reads
-                return int(text, base)
-        elif node.tag == _FLOAT:
-            number = float(text)
-            if number == number and abs(number) != float("inf"):
-                return number
-        else:
-            self._expect(node, _STR)
-            return text
-        self.result.report(_position(node), "number-invalid", f"{text[:20]} is no number that JSON can hold")
-        return None
+        number = _number(text)
+        if number is None:
+            message = f"{text[:20]}{'…' * (len(text) > 20)} is no number of 64 bits"
+            self._refuse(node, "number-invalid", message, "Quote it, if it is text.")
+        return number
 
-    def _expect(self, node: yaml.Node, tag: str) -> None:
-        if node.tag != tag:
-            self.result.report(_position(node), "yaml-tag", f"the tag {node.tag} is not supported", "Remove the tag.")
+    def _has_tag(self, node: yaml.Node, tag: str) -> bool:
+        """Whether a node has the tag that its writing implies; any other was written out, and is refused."""
+        if node.tag == tag:
+            return True
+        name = node.tag.replace("tag:yaml.org,2002:", "!!")
+        self._refuse(node, "yaml-tag", f"the tag {name} is not supported", "Remove the tag.")
+        return False
+
+    def _refuse(self, node: yaml.Node, rule: str, message: str, remedy: str) -> None:
+        position = _position(node)
+        self.result._unreadable.add(position)
+        if rule != "text-too-deep" or all(found.rule != rule for found in self.result.diagnostics):
+            self.result.report(position, rule, message, remedy)
+
+
+def _untagged(text: str) -> str:
+    """The tag that the core schema gives to a plain scalar; any other was written out."""
+    resolvers = _CoreLoader.yaml_implicit_resolvers.get(text[:1], ())
+    return next((tag for tag, pattern in resolvers if pattern.match(text)), _STR)
+
+
+def _number(text: str) -> int | float | None:
+    """A number of the core schema; `None` for what neither an int of 64 bits nor a finite float holds."""
+    try:
+        if (base := {"0o": 8, "0x": 16}.get(text[:2])) is not None:
+            whole: int | float = int(text[2:], base)
+        else:
+            whole = int(text) if text.lstrip("+-").isdigit() else float(text.replace(".inf", "inf"))
+    except ValueError:  # .nan, other spellings of infinity, more digits than Python reads
+        return None
+    if isinstance(whole, float):
+        return whole if abs(whole) != float("inf") else None
+    return whole if -(2**63) <= whole < 2**63 else None
 
 
 def _position(node: yaml.Node) -> Position:
-    quoted = isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')
-    return Position(node.start_mark.line + 1, node.start_mark.column + 1 + (1 if quoted else 0))
+    return Position(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _span(node: yaml.ScalarNode) -> Span:
+    return Span(node.start_mark.index, node.end_mark.index, node.style or "")

@@ -129,8 +129,11 @@ class Engine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.artifacts.close()
-        await self.store.close()
+        # What was given open is its giver's to close.
+        if isinstance(self._artifacts_at, str):
+            await self.artifacts.close()
+        if isinstance(self._store_at, str):
+            await self.store.close()
 
     async def _opened_store(self) -> Store:
         if isinstance(self._store_at, str):
@@ -164,6 +167,7 @@ class Engine:
             run_id = f"{machine.name}-{began_ms}-{randomness.token_hex(3)}"
         started = await start(self.runs, machine, input, run_id, self._first_action(machine), began_ms)
         if started.committed is None and started.existing is None:
+            self._observer.declined(machine, started.snapshot, started.taken)
             for remark in started.remarks:
                 self._observer.remarked(started.snapshot, None, remark)
             return self._result(started.snapshot, began_ms, is_unchanged=True, was_recorded=False)

@@ -59,31 +59,28 @@ class Assembly:
         config = self.config
         clock = SystemClock()
         store = await open_store(config.store, indexes=INDEXES, now_ms=clock.now_ms)
+        services: list[object] = []
         try:
             if any_run:
                 await self._learn(store)
             services = self._services()
-        except BaseException:
-            await store.close()
-            raise
-        app = Engine(
-            store=store,
-            artifacts=config.artifacts,
-            bucket=config.bucket,
-            services=services,
-            secrets=self.secrets,
-            clock=clock,
-            observer=self.observer,
-            lease_s=config.lease_s,
-            library=self.library,
-        )
-        try:
-            async with app:
+            async with Engine(
+                store=store,
+                artifacts=config.artifacts,
+                bucket=config.bucket,
+                services=services,
+                secrets=self.secrets,
+                clock=clock,
+                observer=self.observer,
+                lease_s=config.lease_s,
+                library=self.library,
+            ) as app:
                 yield app
         finally:
             for service in services:
                 if isinstance(service, ChartImg):
                     await service.aclose()
+            await store.close()
 
     async def _learn(self, store: Store) -> None:
         for _, document in await store.query(DEFINITIONS):

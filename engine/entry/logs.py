@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 from engine.core import event as events
 from engine.core.action import Remark
 from engine.core.handler import Log
-from engine.core.machine import Machine
+from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.runs import Committed
@@ -94,6 +94,11 @@ class LogObserver:
             failure = committed.event.failure
             fields["error"] = {"code": failure.code, "message": failure.message}
         self._runner.info("step_committed", extra={"fields": fields})
+
+    def declined(self, machine: Machine, snapshot: Snapshot, taken: tuple[Branch, ...]) -> None:
+        """See `Observer`."""
+        fields = {**_of_run(snapshot, None), "status": snapshot.status.value}
+        self._runner.info("start_declined", extra={"fields": fields})
 
     def remarked(self, snapshot: Snapshot, item_key: str | None, remark: Remark) -> None:
         """See `Observer`."""

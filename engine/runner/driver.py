@@ -6,15 +6,16 @@ no failure of the run: the driver tries again until the trust window of its leas
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias, TypeVar
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 
-from engine.core.action import ActionKind
+from engine.core.action import ActionKind, EngineCode, Failure
 from engine.core.effect import Finish, Perform, Rest, StartMap
-from engine.core.event import Event, TimerFired
-from engine.errors import DetentError, IllegalEventError, LeaseLostError, StoreError
+from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
+from engine.errors import DetentError, LeaseLostError, StoreError, WriteRefusedError
 from engine.runner.clock import Clock
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
@@ -28,6 +29,8 @@ SKEW_MARGIN_S_MAX: Final = 5.0
 OUTAGE_DELAY_S_MAX: Final = 5.0
 """Longest pause between two tries on a store that is away."""
 
+
+logger: Final = logging.getLogger("detent.runner")
 
 Wake: TypeAlias = Callable[[str, int], None]
 """Told of each run that a commit made claimable, with its instant in ms."""
@@ -51,38 +54,57 @@ class Driver:
             await self._tell(taken)
         return taken
 
-    async def drive(self, first: Committed, wake: Wake) -> None:
-        """Go on from a commit until this worker holds nothing of it any more."""
+    async def drive(self, first: Committed, wake: Wake) -> int:
+        """Go on from a commit until this worker holds nothing of it any more; answers how many events were taken.
+
+        Never raises: what one run meets must not end the others.
+        """
         committed = first
+        events = int(first.event is not None)
         while True:
             for run_id, at_ms in committed.woken:
                 wake(run_id, at_ms)
             claim = committed.claim
             if claim is None:
-                return
+                return events
             try:
                 committed = await self._advance(claim)
+                await self._tell(committed)
             except LeaseLostError as error:
-                self._observer.trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "message": error.message})
-                return
-            except StoreError as error:
+                self._trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "message": error.message})
+                return events
+            except Exception as error:
                 # Nothing can be committed, so the lease will end by itself and the run be taken over.
-                fields = {"run_id": claim.head.run_id, "code": error.code, "message": error.message}
-                self._observer.trouble("run_let_go", "ERROR", fields)
+                self._let_go(claim, error)
                 wake(claim.head.run_id, claim.head.claimable_at_ms or self._clock.now_ms())
-                return
-            await self._tell(committed)
+                return events
+            events += committed.event is not None
+
+    def _let_go(self, claim: Claim, error: Exception) -> None:
+        if not isinstance(error, StoreError):  # a bug of the engine's own
+            logger.error("run_let_go", exc_info=error, extra={"fields": {"run_id": claim.head.run_id}})
+        self._trouble("run_let_go", "ERROR", {"run_id": claim.head.run_id, **facts(error)})
 
     async def begun(self, committed: Committed) -> None:
         """Report a run that this worker has just started."""
         await self._tell(committed)
 
     async def _tell(self, committed: Committed) -> None:
+        """Tell the observer, which is never able to fail a run."""
         machine = await self._runs.definitions.machine(committed.head.snapshot.digest)
-        self._observer.committed(machine, committed)
         place = committed.head.place
-        for remark in committed.remarks:
-            self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
+        try:
+            self._observer.committed(machine, committed)
+            for remark in committed.remarks:
+                self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
+        except Exception:
+            logger.exception("observer_raised", extra={"fields": {"run_id": committed.head.run_id}})
+
+    def _trouble(self, event: str, severity: str, fields: Mapping[str, Any]) -> None:
+        try:
+            self._observer.trouble(event, severity, fields)
+        except Exception:
+            logger.exception("observer_raised", extra={"fields": dict(fields)})
 
     async def _advance(self, claim: Claim) -> Committed:
         match claim.effect:
@@ -119,23 +141,36 @@ class Driver:
             )
         if not self._runs.tenure().begins(effect, self._clock.now_ms()):
             return await self._persist(claim, lambda: self._runs.rest(claim))
+        held = claim
+        if self._trust_ends_ms(claim) <= self._clock.now_ms():
+            # The commit that began this took its time; whether the run is still ours is for the store to say.
+            held = await self._persist(claim, lambda: self._runs.renew(claim))
         claim, event = await self._while_renewing(
-            claim, lambda: self._performer.perform(machine, effect, head.snapshot, item_key)
+            held, lambda: self._performer.perform(machine, effect, head.snapshot, item_key)
         )
         return await self._persist(claim, lambda: self._commit(claim, event))
 
     async def _commit(self, claim: Claim, event: Event) -> Committed:
+        """Commit what came of an action; what cannot be committed fails the state, so that the run does not stay."""
         try:
             return await self._runs.commit(claim, event)
-        except IllegalEventError as error:  # a bug of the engine's; the run must not stay where it is
-            self._observer.trouble("event_illegal", "ERROR", {"run_id": claim.head.run_id, "message": error.message})
+        except WriteRefusedError as error:
+            problem: Exception = error
+        except (LeaseLostError, StoreError):
             raise
+        except Exception as error:
+            logger.exception("event_not_taken", extra={"fields": {"run_id": claim.head.run_id}})
+            problem = error
+        self._trouble("event_not_taken", "ERROR", {"run_id": claim.head.run_id, **facts(problem)})
+        message = f"the engine could not record what the action answered ({type(problem).__name__})"
+        refusal = StepRefused(self._clock.now_ms(), Failure(EngineCode.INTERNAL, message))
+        return await self._runs.commit(claim, refusal)
 
     async def _while_renewing(self, claim: Claim, perform: Callable[[], Awaitable[Event]]) -> tuple[Claim, Event]:
-        """Perform an action, renewing the lease every third of it. Raises what either raises; the action is then given up."""
+        """Perform an action, renewing the lease every third of it. Raises what either raises, the action given up."""
         held = [claim]
         answer: list[Event] = []
-        trouble: list[DetentError] = []
+        trouble: list[Exception] = []
 
         async def renew() -> None:
             while True:
@@ -148,21 +183,29 @@ class Driver:
         async def ending_both(work: Callable[[], Awaitable[None]]) -> None:
             try:
                 await work()
-            except DetentError as error:
+            except Exception as error:  # kept, since a task group would wrap it
                 trouble.append(error)
             both.cancel_scope.cancel()
 
+        # Both are tasks of their own: a handler that lets a cancellation of its own making escape ends only itself.
         async with anyio.create_task_group() as both:
             both.start_soon(ending_both, renew)
-            await ending_both(act)
+            both.start_soon(ending_both, act)
         if trouble and not answer:
             raise trouble[0]
+        if not answer:
+            failure = Failure(EngineCode.INTERNAL, "the handler was cancelled from within and gave no answer")
+            return held[0], ActionFailed(self._clock.now_ms(), failure)
         return held[0], answer[0]
+
+    def _trust_ends_ms(self, claim: Claim) -> int:
+        """Until when this worker may take it for granted that the run is its own."""
+        return (claim.head.claimable_at_ms or self._clock.now_ms()) - self._margin_ms
 
     async def _persist(self, claim: Claim, verb: Callable[[], Awaitable[Result]]) -> Result:
         """Do a verb of `Runs`, waiting out a store that is away until the lease's trust window closes."""
         delay_s = 0.1
-        until_ms = (claim.head.claimable_at_ms or self._clock.now_ms()) - self._margin_ms
+        until_ms = self._trust_ends_ms(claim)
         while True:
             try:
                 return await verb()
@@ -171,10 +214,16 @@ class Driver:
             except StoreError as error:
                 if self._clock.now_ms() + delay_s * 1000 >= until_ms:
                     raise
-                fields = {"run_id": claim.head.run_id, "code": error.code, "message": error.message}
-                self._observer.trouble("store_away", "WARNING", fields)
+                self._trouble("store_away", "WARNING", {"run_id": claim.head.run_id, **facts(error)})
             await self._clock.sleep(delay_s)
             delay_s = min(delay_s * 2, OUTAGE_DELAY_S_MAX)
 
 
-__all__ = ["Driver", "Wake"]
+def facts(error: Exception) -> dict[str, Any]:
+    """What may be told of an exception: detent's own errors hold no secret, any other only its class is known of."""
+    if isinstance(error, DetentError):
+        return {"code": error.code, "message": error.message}
+    return {"code": EngineCode.INTERNAL, "message": type(error).__name__}
+
+
+__all__ = ["Driver", "Wake", "facts"]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from engine.core.action import Remark
 from engine.core.handler import Log
-from engine.core.machine import Machine
+from engine.core.machine import Branch, Machine
 from engine.core.snapshot import Snapshot
 from engine.runs import Committed
 
@@ -17,6 +17,9 @@ class Observer(Protocol):
 
     def committed(self, machine: Machine, committed: Committed) -> None:
         """A step was committed (or a run begun)."""
+
+    def declined(self, machine: Machine, snapshot: Snapshot, taken: tuple[Branch, ...]) -> None:
+        """A start found nothing to do: it would have ended as `snapshot`, and nothing was recorded."""
 
     def remarked(self, snapshot: Snapshot, item_key: str | None, remark: Remark) -> None:
         """A transactional action's decide asked for a log event, and its commit stands."""
@@ -32,6 +35,9 @@ class Silent:
     """Observes nothing."""
 
     def committed(self, machine: Machine, committed: Committed) -> None:
+        """See `Observer`."""
+
+    def declined(self, machine: Machine, snapshot: Snapshot, taken: tuple[Branch, ...]) -> None:
         """See `Observer`."""
 
     def remarked(self, snapshot: Snapshot, item_key: str | None, remark: Remark) -> None:

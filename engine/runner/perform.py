@@ -19,7 +19,7 @@ import anyio.to_thread
 from engine.artifacts.port import Artifacts
 from engine.core import canonical
 from engine.core.action import ActionKind, Blob, Decision, EngineCode, Failure, Outcome
-from engine.core.bounds import BLOB_BYTES_MAX
+from engine.core.bounds import BLOB_BYTES_MAX, DELAY_S_MAX
 from engine.core.effect import Perform
 from engine.core.event import ActionFailed, ActionReturned, Event
 from engine.core.handler import ActionRequest, Handler
@@ -65,7 +65,8 @@ class Performer:
         handler = self._handlers[effect.action]
         assert handler.documents is not None
         try:
-            return handler.documents(self.request(machine, effect, snapshot, item_key))
+            keys = tuple(handler.documents(self.request(machine, effect, snapshot, item_key)))
+            return tuple(Key.of(key.collection, key.id) for key in keys)
         except Exception as error:
             self._report(effect, error)
             return ()
@@ -84,10 +85,16 @@ class Performer:
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         try:
             decision: Decision = handler.function(self.request(machine, effect, snapshot, item_key), documents, now)
-            if isinstance(decision.outcome, Outcome):
-                value = canonical.plain(decision.outcome.value)
-                return decision._replace(outcome=decision.outcome._replace(value=value))
-            return decision
+            outcome = decision.outcome
+            if isinstance(outcome, Outcome):
+                outcome = Outcome(_name(outcome), canonical.plain(outcome.value, "the outcome's value"))
+            elif isinstance(outcome, Failure):
+                outcome = _sound(outcome)
+            else:
+                raise TypeError(f"a decide answered a {type(outcome).__name__}, neither Outcome nor Failure")
+            for write in decision.writes:
+                Key.of(write.key.collection, write.key.id)
+            return decision._replace(outcome=outcome, writes=tuple(decision.writes), remarks=tuple(decision.remarks))
         except Exception as error:
             self._report(effect, error)
             return Decision(_internal(effect, error))
@@ -107,34 +114,59 @@ class Performer:
             message = f"the handler of {effect.action} answered a {kind}, neither Outcome nor Failure"
             return self._failed(Failure(EngineCode.INTERNAL, message))
         try:
+            name = _name(answer)
             value = canonical.plain(await self._without_blobs(answer.value), "the outcome's value")
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             return self._failed(Failure(EngineCode.INTERNAL, f"{effect.action}: {error}"))
         except SecretLeakError as error:
             return self._failed(Failure(EngineCode.SECRET_LEAKED, error.message))
         except ArtifactError as error:
             return self._failed(Failure(EngineCode.BLOB_WRITE_FAILED, error.message, retriable=True))
-        return ActionReturned(self._clock.now_ms(), answer.name, value)
+        except Exception as error:  # of the artifact store, or of a value whose own methods raise
+            self._report(effect, error)
+            return self._failed(_internal(effect, error))
+        return ActionReturned(self._clock.now_ms(), name, value)
 
     async def _answer(self, handler: Handler, request: ActionRequest, effect: Perform) -> Any:
         try:
-            with anyio.fail_after(effect.timeout_s):
-                if inspect.iscoroutinefunction(handler.function):
-                    return await handler.function(request)
-                return await anyio.to_thread.run_sync(handler.function, request, abandon_on_cancel=True)
+            if effect.timeout_s is None:
+                return await self._called(handler, request)
+            return await self._called_in_time(handler, request, effect.timeout_s)
         except StoreUnavailableError:
             raise
-        except TimeoutError as error:
-            if effect.timeout_s is None:
-                self._report(effect, error)
-                return _internal(effect, error)
-            message = f"{effect.action} took longer than {effect.timeout_s:g} s"
-            return Failure(EngineCode.TIMEOUT, message, retriable=True)
         except SecretLeakError as error:
             return Failure(EngineCode.SECRET_LEAKED, error.message)
         except Exception as error:
             self._report(effect, error)
             return _internal(effect, error)
+
+    async def _called(self, handler: Handler, request: ActionRequest) -> Any:
+        if inspect.iscoroutinefunction(handler.function):
+            return await handler.function(request)
+        return await anyio.to_thread.run_sync(handler.function, request, abandon_on_cancel=True)
+
+    async def _called_in_time(self, handler: Handler, request: ActionRequest, timeout_s: float) -> Any:
+        """The handler's answer, or TIMEOUT. The `Clock` measures, so that tests move it."""
+        answers: list[Any] = []
+        errors: list[Exception] = []
+        async with anyio.create_task_group() as race:
+
+            async def time_out() -> None:
+                await self._clock.sleep(timeout_s)
+                race.cancel_scope.cancel()
+
+            race.start_soon(time_out)
+            try:
+                answers.append(await self._called(handler, request))
+            except Exception as error:  # kept, since a task group would wrap it
+                errors.append(error)
+            race.cancel_scope.cancel()
+        if errors:
+            raise errors[0]
+        if answers:
+            return answers[0]
+        message = f"{request.state} did not have an answer within {timeout_s:g} s"
+        return Failure(EngineCode.TIMEOUT, message, retriable=True)
 
     async def _without_blobs(self, value: Any) -> Any:
         """`value` with each blob stored and replaced by what the context may hold of it."""
@@ -181,15 +213,34 @@ class Performer:
         )
 
     def _failed(self, failure: Failure) -> ActionFailed:
-        try:
-            details = None if failure.details is None else canonical.plain(failure.details, "the failure's details")
-        except ValueError:
-            details = None
-        return ActionFailed(self._clock.now_ms(), failure._replace(details=details))  # type: ignore[arg-type]  # a map
+        return ActionFailed(self._clock.now_ms(), _sound(failure))
 
     def _report(self, effect: Perform, error: BaseException) -> None:
         # The traceback goes to the log alone, which redacts; a document holds the class and no text.
         logger.error("action_raised", exc_info=error, extra={"fields": {"action": effect.action}})
+
+
+def _name(outcome: Outcome) -> str:
+    name: Any = outcome.name
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"the outcome's name is a {type(name).__name__}, not a string that names something")
+    return name
+
+
+def _sound(failure: Failure) -> Failure:
+    """A handler's failure with what the journal cannot hold put right: the failure itself must not get lost."""
+    code: Any = failure.code
+    details: Any = failure.details
+    delay: Any = failure.retry_after_s
+    try:
+        details = canonical.plain(details, "the failure's details") if isinstance(details, Mapping) else None
+    except ValueError:
+        details = None
+    is_number = isinstance(delay, (int, float)) and not isinstance(delay, bool) and delay >= 0
+    message = str(failure.message).encode(errors="replace").decode()
+    is_named = isinstance(code, str) and bool(code) and code.isprintable()
+    least = min(delay, DELAY_S_MAX) if is_number else None
+    return Failure(code if is_named else EngineCode.INTERNAL, message, details, bool(failure.retriable), least)
 
 
 def _internal(effect: Perform, error: BaseException) -> Failure:

@@ -7,17 +7,19 @@ claim decides, so a run that another worker took first is simply no longer there
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, NamedTuple, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from engine.errors import DetentError, StoreError
+from engine.errors import StoreError
 from engine.runner.clock import Clock
-from engine.runner.driver import Driver
+from engine.runner.driver import Driver, facts
 from engine.runner.observer import Observer
-from engine.runs import Committed, Head, Held, Runs
+from engine.runs import Committed, Head, Runs
+
+Result = TypeVar("Result")
 
 POLL_S: Final = 1.0
 """How often a worker that waits for others looks at the store."""
@@ -80,90 +82,129 @@ class Worker:
     async def finish(self, root: str, first: Committed | None, patience_s: float) -> Waited:
         """Drive one run and everything that it starts until it ends.
 
-        Gives up when nothing of it can happen within `patience_s`: it waits for a later timer or a signal,
-        or another worker holds it.
+        Gives up when nothing of it has moved for `patience_s` and nothing will within that time: it waits for a
+        later timer or a signal, or another worker holds it. Raises `StoreError` when the store stays away for as
+        long, and what keeps the run itself from being taken.
         """
-        schedule = Schedule()
-        schedule.add(root, self._clock.now_ms())
         async with anyio.create_task_group() as tasks:
-            circle = _Circle(schedule, tasks)
-            if first is not None:
-                schedule.due(self._clock.now_ms())
+            circle = _Circle(tasks, self._clock.now_ms(), patience_s)
+            if first is None:
+                circle.schedule.add(root, self._clock.now_ms())
+            else:
+                self._driving.add(root)
                 circle.active += 1
-                tasks.start_soon(self._drive, first, circle)
-            head = await self._until_final(root, circle, patience_s)
-            tasks.cancel_scope.cancel()
+                tasks.start_soon(self._in_turn, root, circle, first)
+            found = await _caught(lambda: self._until_final(root, circle))
+        head = _value(found)
         return Waited(head, head.is_final)
 
-    async def _until_final(self, root: str, circle: _Circle, patience_s: float) -> Head:
+    async def _until_final(self, root: str, circle: _Circle) -> Head:
         while True:
             self._start_due(circle)
             if circle.active == 0:
-                head = await self._runs.get(root)
+                if (error := circle.refused.get(root)) is not None:
+                    raise error
+                head = await self._patiently(circle, lambda: self._runs.get(root))
                 assert head is not None, "a run that was started is never removed"
                 if head.is_final or (head.worker is not None and not circle.has_driven):
                     return head  # ended, or another worker holds it and nothing of it was ever ours
-                if head.claimable_at_ms is not None:
-                    circle.schedule.add(root, head.claimable_at_ms)
+                await self._look_at_family(head, circle)
                 next_ms = circle.schedule.next_at_ms()
-                if next_ms is None or next_ms - self._clock.now_ms() > patience_s * 1000:
+                if next_ms is None or next_ms > circle.gives_up_at_ms:
                     return head
             await self._pause(circle)
+
+    async def _look_at_family(self, head: Head, circle: _Circle) -> None:
+        """Put on the schedule what is due or abandoned of a run: also what another process has started of it."""
+        if head.root != head.run_id:  # an item that somebody resumes by itself
+            found = [] if head.claimable_at_ms is None else [(head.run_id, head.claimable_at_ms)]
+        else:
+            until_ms, limit = circle.gives_up_at_ms, CLAIMABLE_BATCH + len(circle.refused)
+            found = await self._patiently(circle, lambda: self._runs.claimable_of(head.root, until_ms, limit))
+        circle.note(found)
 
     async def drain(self, patience_s: float) -> int:
         """Take everything of the store that is due or abandoned, short waits included; answers how many were driven."""
         async with anyio.create_task_group() as tasks:
-            circle = _Circle(Schedule(), tasks)
-            while True:
-                for run_id, at_ms in await self._runs.claimable(self._clock.now_ms(), CLAIMABLE_BATCH):
-                    if run_id not in self._driving:
-                        circle.schedule.add(run_id, at_ms)
-                self._start_due(circle)
-                if circle.active == 0:
-                    next_ms = await self._runs.next_claimable()
-                    if next_ms is None or next_ms - self._clock.now_ms() > patience_s * 1000:
-                        return circle.driven
-                    circle.schedule.add("", next_ms)
-                    await self._pause(circle)
-                    circle.schedule.due(self._clock.now_ms())
-                else:
-                    await self._pause(circle)
+            circle = _Circle(tasks, self._clock.now_ms(), patience_s)
+            found = await _caught(lambda: self._until_drained(circle))
+        return _value(found)
+
+    async def _until_drained(self, circle: _Circle) -> int:
+        while True:
+            found = await self._patiently(circle, lambda: self._claimable(circle))
+            circle.note([(run_id, at_ms) for run_id, at_ms in found if run_id not in self._driving])
+            self._start_due(circle)
+            if circle.active == 0:
+                next_ms = circle.schedule.next_at_ms()
+                if next_ms is None or next_ms > circle.gives_up_at_ms:
+                    return circle.driven
+            await self._pause(circle)
+
+    async def _claimable(self, circle: _Circle) -> list[tuple[str, int]]:
+        limit = CLAIMABLE_BATCH + len(circle.refused) + len(self._driving)
+        return await self._runs.claimable(circle.gives_up_at_ms, limit)
+
+    async def _patiently(self, circle: _Circle, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Ask the store, waiting while it is away: what is under way must not be given up for that."""
+        began_ms = self._clock.now_ms()
+        while True:
+            try:
+                return await ask()
+            except StoreError as error:
+                if self._clock.now_ms() - began_ms >= circle.patience_ms:
+                    raise
+                self._observer.trouble("store_away", "WARNING", facts(error))
+            await self._clock.sleep(POLL_S)
 
     def _start_due(self, circle: _Circle) -> None:
         while (run_id := circle.schedule.due(self._clock.now_ms())) is not None:
-            if run_id and run_id not in self._driving:
+            if run_id in self._driving:
+                circle.missed.add(run_id)  # it was woken before its last drive was over: looked at again then
+            elif run_id not in circle.refused:
                 self._driving.add(run_id)
                 circle.active += 1
-                circle.tasks.start_soon(self._take, run_id, circle)
+                circle.tasks.start_soon(self._in_turn, run_id, circle, None)
 
-    async def _take(self, run_id: str, circle: _Circle) -> None:
-        async with self._limit:
-            try:
-                taken = await self._driver.take(run_id)
-            except DetentError as error:
-                fields = {"run_id": run_id, "code": error.code, "message": error.message}
-                self._observer.trouble("run_not_taken", "WARNING", fields)
-                if isinstance(error, StoreError):
-                    circle.schedule.add(run_id, self._clock.now_ms() + round(POLL_S * 1000))
-                taken = None
-            if isinstance(taken, Committed):
-                circle.driven += 1
-                circle.has_driven = True
-                await self._driver.drive(taken, circle.wake)
-            elif isinstance(taken, Held) and taken.head.claimable_at_ms is not None:
-                circle.schedule.add(run_id, taken.head.claimable_at_ms)
-        self._driving.discard(run_id)
-        self._done(circle)
+    async def _in_turn(self, run_id: str, circle: _Circle, first: Committed | None) -> None:
+        """Take a run, unless it was begun by the commit `first`, and drive it, in its turn among the others."""
+        try:
+            async with self._limit:
+                committed = first if first is not None else await self._taken(run_id, circle)
+                if committed is not None:
+                    circle.driven += 1
+                    circle.has_driven = True
+                    if await self._driver.drive(committed, circle.wake):
+                        circle.moved(self._clock.now_ms())
+        finally:
+            self._driving.discard(run_id)
+            if run_id in circle.missed:
+                circle.missed.discard(run_id)
+                circle.schedule.add(run_id, self._clock.now_ms())
+            circle.active -= 1
+            circle.changed.set()
 
-    async def _drive(self, first: Committed, circle: _Circle) -> None:
-        async with self._limit:
-            circle.has_driven = True
-            await self._driver.drive(first, circle.wake)
-        self._done(circle)
-
-    def _done(self, circle: _Circle) -> None:
-        circle.active -= 1
-        circle.changed.set()
+    async def _taken(self, run_id: str, circle: _Circle) -> Committed | None:
+        now_ms = self._clock.now_ms()
+        try:
+            taken = await self._driver.take(run_id)
+        except StoreError as error:
+            self._observer.trouble("run_not_taken", "WARNING", {"run_id": run_id, **facts(error)})
+            circle.schedule.add(run_id, now_ms + round(POLL_S * 1000))
+            return None
+        except Exception as error:
+            # Its definition is missing or not understood here, say. Trying again would not help; the others go on.
+            self._observer.trouble("run_not_taken", "ERROR", {"run_id": run_id, **facts(error)})
+            circle.refused[run_id] = error
+            return None
+        if isinstance(taken, Committed):
+            return taken
+        if taken.declined:
+            circle.refused[run_id] = None
+        elif taken.head.claimable_at_ms is not None:
+            # The store's clock decides; where it is behind, asking at once again would be asking without end.
+            circle.schedule.add(run_id, max(taken.head.claimable_at_ms, now_ms + 10))
+        return None
 
     async def _pause(self, circle: _Circle) -> None:
         """Wait until something ends, the next run is due, or it is time to look at the store again."""
@@ -184,20 +225,51 @@ class Worker:
 
 
 class _Circle:
-    """What one call of the worker is about: its schedule, its tasks, and how many of them are under way."""
+    """What one call of the worker is about: its schedule, its tasks, and how many of them are under way.
 
-    def __init__(self, schedule: Schedule, tasks: TaskGroup) -> None:
-        self.schedule = schedule
+    `refused` are runs that this worker cannot or must not take, with what stands against it.
+    """
+
+    def __init__(self, tasks: TaskGroup, now_ms: int, patience_s: float) -> None:
+        self.schedule = Schedule()
         self.tasks = tasks
+        self.patience_ms = round(patience_s * 1000)
+        self.gives_up_at_ms = now_ms + self.patience_ms
         self.active = 0
         self.driven = 0
         self.has_driven = False
+        self.refused: dict[str, Exception | None] = {}
+        self.missed: set[str] = set()
         self.changed = anyio.Event()
+
+    def note(self, found: Iterable[tuple[str, int]]) -> None:
+        """Put runs on the schedule, but those that were refused."""
+        for run_id, at_ms in found:
+            if run_id not in self.refused:
+                self.schedule.add(run_id, at_ms)
 
     def wake(self, run_id: str, at_ms: int) -> None:
         """Put a run on the schedule and have the worker look at it."""
         self.schedule.add(run_id, at_ms)
         self.changed.set()
+
+    def moved(self, now_ms: int) -> None:
+        """An event was taken: patience begins anew. A parent that only looked after its map has not moved."""
+        self.gives_up_at_ms = now_ms + self.patience_ms
+
+
+async def _caught(work: Callable[[], Awaitable[Result]]) -> list[Result] | Exception:
+    """What `work` answers, in a list, or raises: an exception that left a task group's body would come out wrapped."""
+    try:
+        return [await work()]
+    except Exception as error:
+        return error
+
+
+def _value(found: list[Result] | Exception) -> Result:
+    if isinstance(found, Exception):
+        raise found
+    return found[0]
 
 
 __all__ = ["Schedule", "Waited", "Worker"]

@@ -6,12 +6,14 @@ which keys they touch, so that a transaction can ask for them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from engine.core import canonical, event
 from engine.core.action import EngineCode, Failure
-from engine.core.bounds import CONTEXT_BYTES_MAX, JOURNAL_ENTRIES_MAX
+from engine.core.bounds import CONTEXT_BYTES_MAX, DOCUMENT_BYTES_MAX, JOURNAL_ENTRIES_MAX
 from engine.core.effect import Effect, Finish, Perform, Rest, StartMap
 from engine.core.event import Event, StepRefused
 from engine.core.machine import Machine
@@ -19,11 +21,14 @@ from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.core.step import Step, step
 from engine.core.write import Create, Key, Set, Update, Write
-from engine.runs.records import Entry, Head, Place, entry_key, head_key
+from engine.runs.records import Entry, Head, Place, chunk_texts, entry_key, head_key
 
 MAP_LOOK_MS: Final = 60_000
 """How often a parent looks after its map by itself, should the wake of its last child have been lost."""
 
+
+TEXT_BYTES_MAX: Final = DOCUMENT_BYTES_MAX - 64 * 1024
+"""A canonical text inside a document, as stored (its quotes escaped): the rest is for the fields beside it."""
 
 LAST_STEPS: Final = 100
 """Steps that a run whose journal is too long still has, to clean up by its catches."""
@@ -136,23 +141,65 @@ def resting_until(effect: Effect, snapshot: Snapshot, now_ms: int) -> int | None
 def advance(machine: Machine, snapshot: Snapshot, event: Event, secrets: Secrets) -> Advanced:
     """Take an event within the bounds. Raises `IllegalEventError`.
 
-    What passes a bound, or would write a secret, becomes `StepRefused`: a failure of the present state.
+    What passes a bound, or would write a secret, becomes `StepRefused`: a failure of the present state. When
+    what its catches make of that cannot be written either, the run ends where it stands.
     """
     taken = step(machine, snapshot, event)
-    failure = _objection(taken.snapshot, event, secrets)
+    failure = _unwritable(taken, event, secrets) or _too_long(taken.snapshot)
     if failure is None:
         return Advanced(event, taken)
     is_last = taken.snapshot.seq >= JOURNAL_ENTRIES_MAX + LAST_STEPS
     refusal = StepRefused(event.at_ms, failure, is_last)
-    return Advanced(refusal, step(machine, snapshot, refusal))
+    refused = step(machine, snapshot, refusal)
+    if not is_last and _unwritable(refused, refusal, secrets) is not None:
+        refusal = StepRefused(event.at_ms, failure, is_last=True)
+        refused = step(machine, snapshot, refusal)
+    return Advanced(refusal, refused)
 
 
-def _objection(after: Snapshot, event: Event, secrets: Secrets) -> Failure | None:
-    text = after.encode()
-    if len(text) > CONTEXT_BYTES_MAX // 4 and len(text.encode()) > CONTEXT_BYTES_MAX:
+def holds_secret(secrets: Secrets, write: Write) -> bool:
+    """Whether a write of a handler names or holds a secret, in the form in which a store would keep it."""
+    match write:
+        case Create(key, document) | Set(key, document):
+            values: list[Any] = [document]
+        case Update(key, fields):
+            values = [[list(path), value] for path, value in fields.items()]
+        case _:
+            key, values = write.key, []
+    text = "\n".join((key.id, *(json.dumps(value, ensure_ascii=False, default=repr) for value in values)))
+    return secrets.found_in(text)
+
+
+def _unwritable(taken: Step, given: Event, secrets: Secrets) -> Failure | None:
+    """Why the step's documents cannot be written."""
+    text = taken.snapshot.encode()
+    entry = canonical.encode(event.to_json(given))
+    if len(text) > CONTEXT_BYTES_MAX // 4 and (len(text.encode()) > CONTEXT_BYTES_MAX or not _fits(text)):
         return Failure(EngineCode.CONTEXT_TOO_LARGE, f"the snapshot would have more than {CONTEXT_BYTES_MAX} bytes")
-    if secrets.found_in(text) or secrets.found_in(repr(event)):
+    if not _fits(entry):
+        message = f"the journal entry of {event.tag(given)} would have more than {TEXT_BYTES_MAX} bytes"
+        return Failure(EngineCode.CONTEXT_TOO_LARGE, message)
+    if secrets.found_in(text) or secrets.found_in(entry):
         return Failure(EngineCode.SECRET_LEAKED, "the step would have written a secret value; it was dropped")
-    if after.seq >= JOURNAL_ENTRIES_MAX and not after.status.is_final:
+    effect = taken.effects[-1]
+    if isinstance(effect, StartMap):
+        for chunk in chunk_texts(effect):
+            if not _fits(chunk):
+                return Failure(EngineCode.MAP_INVALID, f"the inputs of a map's items are over {TEXT_BYTES_MAX} bytes")
+            if secrets.found_in(chunk):
+                return Failure(EngineCode.SECRET_LEAKED, "an item would have held a secret value; it was dropped")
+    return None
+
+
+def _fits(text: str) -> bool:
+    """Whether a document holds a canonical text: as a JSON string its quotes and backslashes count twice."""
+    return len(text) <= TEXT_BYTES_MAX // 4 or len(canonical.encode(text).encode()) <= TEXT_BYTES_MAX
+
+
+def _too_long(after: Snapshot) -> Failure | None:
+    """The first step too many is refused once; the ones after it are for the catches, to clean up, until the last."""
+    if after.status.is_final:
+        return None
+    if after.seq == JOURNAL_ENTRIES_MAX or after.seq >= JOURNAL_ENTRIES_MAX + LAST_STEPS:
         return Failure(EngineCode.JOURNAL_TOO_LONG, f"the run has taken {JOURNAL_ENTRIES_MAX} steps")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -40,7 +41,8 @@ class Definitions:
             "name": machine.name,
             "version": machine.version,
             "file": machine.file.replace("\\", "/").rpartition("/")[2],
-            "source": canonical.encode(machine.source),
+            # In the order of the text, not sorted: pictures and lists of states follow it.
+            "source": json.dumps(machine.source, ensure_ascii=False, allow_nan=False),
             "children": {name: child.digest for name, child in machine.children.items()},
         }
         await self._store.transact(

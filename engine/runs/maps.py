@@ -17,7 +17,7 @@ from engine.core.effect import StartMap, StopMap
 from engine.core.event import RunStarted, StepRefused
 from engine.core.machine import Machine
 from engine.core.snapshot import Status, empty
-from engine.core.write import Create, Document, Key, Set, Update
+from engine.core.write import Check, Create, Document, Key, Set, Update
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
 from engine.runs.records import (
@@ -27,11 +27,13 @@ from engine.runs.records import (
     Tally,
     child_run_id,
     chunk_key,
+    chunk_texts,
     head_key,
     map_key,
     read_tally,
     tally_document,
 )
+from engine.runs.transaction import MoreKeys
 
 Documents = Mapping[Key, "Document | None"]
 
@@ -45,9 +47,9 @@ def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> N
     items = list(zip(effect.keys, effect.inputs, strict=True))
     lanes = min(effect.concurrency, len(items))
     tally = Tally(child.digest, parent.root, len(items), lanes, 0, effect.min_success)
-    for start in range(0, len(items), ITEMS_PER_CHUNK):
-        text = canonical.encode(items[start : start + ITEMS_PER_CHUNK])
-        commit.writes.append(Create(chunk_key(of, start), {"items": text}))
+    tally = tally._replace(is_stopped=tally.is_decided)  # a quorum of none, or of more than there are
+    for number, text in enumerate(chunk_texts(effect)):
+        commit.writes.append(Create(chunk_key(of, number * ITEMS_PER_CHUNK), {"items": text}))
     for lane in range(lanes):
         place = Place(parent.run_id, state, visit, lane, "")
         tally, _ = _start_from(commit, child, place, tally, items, own=False)
@@ -59,7 +61,9 @@ def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> N
 def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) -> None:
     """The parent has left its map: no further item begins."""
     of = map_key(run_id, effect.state, effect.visit)
-    if documents.get(of) is not None:
+    if of not in documents:
+        raise MoreKeys([of])
+    if documents[of] is not None:
         commit.writes.append(Update(of, {("is_stopped",): True, ("is_left",): True}))
 
 
@@ -97,26 +101,30 @@ def after_child(commit: Commit, ended: Head, child: Machine, documents: Document
         items = _items(documents, place.map_key, following)
         tally, head = _start_from(commit, child, place._replace(index=following), tally, items, own=own)
     if tally.lanes_open == 0 and not tally.is_left:
-        parent = documents.get(head_key(place.parent))
-        if parent is not None and parent["worker"] is None and parent["state"] == place.state:
-            commit.wake(place.parent)
-    if tally != before:
-        commit.writes.append(Set(place.map_key, tally_document(tally)))
+        _wake_parent(commit, place, documents)
+    # Also when nothing changed: that the next item may begin rests on the map not having been left.
+    commit.writes.append(Set(place.map_key, tally_document(tally)) if tally != before else Check(place.map_key))
     return head
+
+
+def _wake_parent(commit: Commit, place: Place, documents: Documents) -> None:
+    key = head_key(place.parent)
+    if key not in documents:
+        raise MoreKeys([key])
+    parent = documents[key]
+    if parent is None or parent["state"] != place.state:
+        return
+    if parent["worker"] is None:
+        commit.wake(place.parent)
+    else:
+        # Whoever holds it will count for itself, unless it rests it in this very moment: hence the check.
+        commit.writes.append(Check(key))
 
 
 def _counted(tally: Tally, ended: Head) -> Tally:
     succeeded = ended.snapshot.status is Status.SUCCEEDED
     counted = tally._replace(succeeded=tally.succeeded + succeeded, failed=tally.failed + (not succeeded))
     return counted._replace(is_stopped=counted.is_stopped or counted.is_decided)
-
-
-class ItemsMissing(Exception):
-    """A lane went over the end of a chunk; the chunk under `key` is needed too."""
-
-    def __init__(self, key: Key) -> None:
-        super().__init__(key)
-        self.key = key
 
 
 def _items(documents: Documents, of: Key, index: int) -> Mapping[int, Any]:
@@ -138,7 +146,7 @@ def _start_from(
     index = place.index
     while index < tally.items and not tally.is_stopped:
         if isinstance(items, Mapping) and index not in items:
-            raise ItemsMissing(chunk_key(place.map_key, index))
+            raise MoreKeys([chunk_key(place.map_key, index)])  # the lane goes over the end of a chunk
         key, value = items[index]
         head = start_child(commit, child, place._replace(index=index, key=key), tally.root, value, own=own)
         if not head.is_final:
@@ -174,4 +182,3 @@ def record_effects(
                 begin(commit, head, machine, effect)
             elif isinstance(effect, StopMap):
                 leave(commit, head.run_id, effect, documents)
-

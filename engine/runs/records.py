@@ -15,11 +15,12 @@ order of a map nor a list in a list; what is queried stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from engine.core import canonical, event
+from engine.core.effect import StartMap
 from engine.core.event import Event
 from engine.core.snapshot import Snapshot
 from engine.core.write import Document, Key
@@ -35,6 +36,7 @@ DEFINITIONS: Final = "definitions"
 INDEXES: Final = (
     Index(RUNS, ("claimable_at_ms",)),
     Index(RUNS, ("is_root", "created_at_ms")),
+    Index(RUNS, ("root", "claimable_at_ms")),
     Index(JOURNAL, ("run_id", "seq")),
 )
 """What the queries of this package need of a store."""
@@ -187,6 +189,13 @@ def chunk_key(of: Key, index: int) -> Key:
     return Key.of(MAP_ITEMS, f"{of.id}~{index // ITEMS_PER_CHUNK}")
 
 
+def chunk_texts(effect: StartMap) -> Iterator[str]:
+    """The keys and inputs of a map's items as they are stored, `ITEMS_PER_CHUNK` to a text."""
+    items = list(zip(effect.keys, effect.inputs, strict=True))
+    for start in range(0, len(items), ITEMS_PER_CHUNK):
+        yield canonical.encode(items[start : start + ITEMS_PER_CHUNK])
+
+
 def definition_key(digest: str) -> Key:
     return Key.of(DEFINITIONS, digest)
 
@@ -203,8 +212,9 @@ def child_run_id(place: Place) -> str:
 
 
 def _escaped(key: str) -> str:
-    """A key with what no document id may hold percent-encoded; everything else stays readable."""
-    return quote(key, safe=" !\"#$&'()*+,:;<=>?@[\\]^`{|}") if key.isascii() else quote(key, safe=" :,=@")
+    """A key with what no document id may hold, and `~`, which parts ids, percent-encoded; the rest stays readable."""
+    safe = " !\"#$&'()*+,:;<=>?@[\\]^`{|}" if key.isascii() else " :,=@"
+    return quote(key, safe=safe).replace("~", "%7E")
 
 
 def _bounded(text: str) -> str:

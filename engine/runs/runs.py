@@ -7,10 +7,8 @@ is made again with them.
 
 from __future__ import annotations
 
-import itertools
-import secrets as randomness
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from engine.core import canonical
 from engine.core.action import INTERRUPTED, ActionKind, Decision, EngineCode, Failure, Outcome, Remark
@@ -22,16 +20,12 @@ from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot, Status
 from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write
-from engine.errors import (
-    CommitUncertainError,
-    InvalidRequestError,
-    LeaseLostError,
-    WriteRefusedError,
-)
+from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, LeaseLostError, WriteRefusedError
 from engine.runs import maps
-from engine.runs.commit import Commit, Tenure, advance, resting_until
+from engine.runs.commit import Commit, Tenure, advance, holds_secret, resting_until
 from engine.runs.definitions import Definitions
 from engine.runs.records import (
+    ITEMS_PER_CHUNK,
     JOURNAL,
     RUNS,
     Entry,
@@ -45,9 +39,9 @@ from engine.runs.records import (
     map_key,
     read_tally,
 )
+from engine.runs.transaction import Documents, MoreKeys, Transactions
 from engine.store.port import Order, Store, Where
 
-Documents: TypeAlias = Mapping[Key, "Document | None"]
 DecideAction: TypeAlias = Callable[[Documents, int], Decision]
 
 COLLECT_BATCH = 200
@@ -78,23 +72,29 @@ class Committed(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A claim was not possible: the run's head says who holds it and until when, or that it waits or has ended."""
+    """A claim was not possible: the run's head says who holds it and until when, or that it waits or has ended.
+
+    `declined`: the run could be claimed, but this worker would not begin what it asks for.
+    """
 
     head: Head
+    declined: bool = False
+
+
+UNWRITABLE: Final = (WriteRefusedError, InvalidRequestError, InvalidKeyError, ValueError, TypeError, RecursionError)
+"""What a store raises for writes that cannot be made: a bug of the handler that asked for them."""
+
+
+def unwritable(error: Exception) -> Failure:
+    """The failure of an action whose writes cannot be made; only detent's own errors are quoted."""
+    told = error.message if isinstance(error, DetentError) else type(error).__name__
+    return Failure(EngineCode.INTERNAL, f"a write of the action was refused: {told}")
 
 
 class KindOf(Protocol):
     """Tells an action's kind; `None` for one that this process does not know."""
 
     def __call__(self, action: str) -> ActionKind | None: ...
-
-
-class MoreKeys(Exception):
-    """A decide needs documents that the transaction did not load."""
-
-    def __init__(self, keys: Iterable[Key]) -> None:
-        self.keys = tuple(keys)
-        super().__init__(self.keys)
 
 
 class _Answer(NamedTuple):
@@ -114,7 +114,7 @@ class Runs:
         self.kind_of = kind_of
         self.tenure = tenure
         self.secrets = secrets
-        self._tokens = (f"{randomness.token_hex(8)}.{number}" for number in itertools.count())
+        self.transact = Transactions(store).transact
 
     # Reading
 
@@ -143,8 +143,15 @@ class Runs:
 
     async def next_claimable(self) -> int | None:
         """The instant at which the next run anywhere becomes claimable."""
-        found = await self.store.query(RUNS, (), [Order("claimable_at_ms")], 1)
+        # The condition leaves out null, which an order alone would put first.
+        found = await self.store.query(RUNS, [Where("claimable_at_ms", ">=", 0)], [Order("claimable_at_ms")], 1)
         return _instant(found[0].document) if found else None
+
+    async def claimable_of(self, root: str, until_ms: int, limit: int) -> list[tuple[str, int]]:
+        """As `claimable`, among one run and all that its maps have started."""
+        where = [Where("root", "==", root), Where("claimable_at_ms", "<=", until_ms)]
+        found = await self.store.query(RUNS, where, [Order("claimable_at_ms")], limit)
+        return [(key.id, _instant(document)) for key, document in found]
 
     # Claiming
 
@@ -159,28 +166,35 @@ class Runs:
         if head.is_final:
             return Held(head)
         machine = await self.definitions.machine(head.snapshot.digest)
-        return await self._transact([head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)], self._claiming(run_id, machine))
+        keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
+        taken: Committed | Held = await self.transact(keys, self._claiming(run_id, machine))
+        return taken
 
     def _claiming(self, run_id: str, machine: Machine) -> Callable[[Documents, int, str], tuple[list[Write], Any]]:
+        key = head_key(run_id)
+
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | Held]:
-            document = documents[head_key(run_id)]
+            document = documents[key]
             if document is None:
                 raise LeaseLostError(f"run {run_id} is gone.")
             head = Head.read(document)
             if head.claimable_at_ms is None or head.claimable_at_ms > now_ms:
-                return [Check(head_key(run_id))], Held(head)
+                return [Check(key)], Held(head)
             tenure = self.tenure()
             commit = Commit(now_ms, token, tenure, self.secrets)
             event = self._event_at_claim(machine, head, now_ms)
             if event is not None:
                 return self._recorded(commit, head, machine, _Answer(event), documents, fence=head.fence + 1)
             effect = pending(machine, head.snapshot)
+            if isinstance(effect, Perform) and not tenure.begins(effect, now_ms):
+                return [Check(key)], Held(head, declined=True)
             claimed = head._replace(
                 fence=head.fence + 1, worker=tenure.worker, claimable_at_ms=now_ms + tenure.lease_ms, begun=True,
                 updated_at_ms=now_ms,
             )  # fmt: skip
-            commit.writes.append(Set(head_key(run_id), claimed.to_document()))
-            return commit.writes, Committed(claimed, Claim(claimed, machine, effect))
+            # No entry is written, so the head carries the token by which an unknown claim is settled.
+            writes: list[Write] = [Set(key, {**claimed.to_document(), "token": token})]
+            return writes, Committed(claimed, Claim(claimed, machine, effect))
 
         return decide
 
@@ -205,7 +219,8 @@ class Runs:
             renewed = head._replace(claimable_at_ms=until, updated_at_ms=now_ms)
             return [Set(key, renewed.to_document())], claim._replace(head=renewed)
 
-        return await self._transact([key], decide)
+        held: Claim = await self.transact([key], decide)
+        return held
 
     async def rest(self, claim: Claim) -> Committed:
         """Let go of a run where it stands: what it asks for has not begun. Raises `LeaseLostError`."""
@@ -218,7 +233,8 @@ class Runs:
             woken = () if until is None else ((head.run_id, until),)
             return [Set(key, rested.to_document())], Committed(rested, None, woken)
 
-        return await self._transact([key], decide)
+        rested: Committed = await self.transact([key], decide)
+        return rested
 
     # Committing
 
@@ -231,18 +247,18 @@ class Runs:
 
         def answer(documents: Documents, now_ms: int) -> _Answer:
             decision = action(documents, now_ms)
-            return self._decided(decision, now_ms)
+            return self.decided(decision, now_ms)
 
         try:
             return await self._record(claim, keys, answer)
-        except (WriteRefusedError, InvalidRequestError) as error:
-            # The handler asked for a write that cannot be made: a bug of its, and no reason to stay here.
-            failure = Failure(EngineCode.INTERNAL, f"a write of the action was refused: {error.message}")
-            return await self.commit(claim, ActionFailed(claim.head.updated_at_ms, failure))
+        except UNWRITABLE as error:
+            failure = unwritable(error)
+            return await self._record(claim, (), lambda documents, now_ms: _Answer(ActionFailed(now_ms, failure)))
 
-    def _decided(self, decision: Decision, now_ms: int) -> _Answer:
+    def decided(self, decision: Decision, now_ms: int) -> _Answer:
+        """The event that a decision is, with the writes that make it true."""
         outcome = decision.outcome
-        if any(self.secrets.found_in(repr(write)) for write in decision.writes):
+        if any(holds_secret(self.secrets, write) for write in decision.writes):
             outcome = Failure(EngineCode.SECRET_LEAKED, "the action would have written a secret value; it was dropped")
             return _Answer(ActionFailed(now_ms, outcome))
         if isinstance(outcome, Outcome):
@@ -259,7 +275,8 @@ class Runs:
             commit = Commit(now_ms, token, self.tenure(), self.secrets)
             return self._recorded(commit, head, claim.machine, answer(documents, now_ms), documents)
 
-        return await self._transact([head_key(run_id), entry_key(run_id, seq + 1), *keys], decide)
+        committed: Committed = await self.transact([head_key(run_id), entry_key(run_id, seq + 1), *keys], decide)
+        return committed
 
     def _recorded(
         self, commit: Commit, head: Head, machine: Machine, answer: _Answer, documents: Documents, fence: int | None = None
@@ -271,12 +288,15 @@ class Runs:
         next_claim = Claim(after, machine, advanced.effect) if after.begun else None
         if after.is_final and after.place is not None:
             next_claim = self._next_in_lane(commit, after, machine, documents)
-        commit.writes.extend(answer.writes)
+        # A step that was refused records another event; the action has then not happened, and writes nothing.
+        happened = advanced.event is answer.event
+        commit.writes.extend(answer.writes if happened else ())
         missing = [key for key in commit.keys() if key not in documents]
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken
-        return commit.writes, Committed(after, next_claim, tuple(commit.woken), taken, advanced.event, answer.remarks)
+        remarks = answer.remarks if happened else ()
+        return commit.writes, Committed(after, next_claim, tuple(commit.woken), taken, advanced.event, remarks)
 
     def _next_in_lane(self, commit: Commit, ended: Head, machine: Machine, documents: Documents) -> Claim | None:
         assert ended.place is not None
@@ -288,10 +308,7 @@ class Runs:
         missing = [key for key in maps.keys_at_end(ended, tally) if key not in documents]
         if missing:
             raise MoreKeys(missing)
-        try:
-            head = maps.after_child(commit, ended, machine, documents, own=True)
-        except maps.ItemsMissing as more:
-            raise MoreKeys([more.key]) from None
+        head = maps.after_child(commit, ended, machine, documents, own=True)
         return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
 
     # Maps
@@ -308,9 +325,12 @@ class Runs:
         snapshot = claim.head.snapshot
         of = map_key(snapshot.run_id, snapshot.state, snapshot.visits[snapshot.state])
         tally = await self.tally(claim.head)
-        if tally is not None and tally.lanes_open == 0:
-            items = await self._items(claim, of, tally)
-            return await self.commit(claim, MapFinished(now_ms, items))
+        if tally is None:
+            lost = ActionFailed(now_ms, Failure(EngineCode.MAP_INVALID, "the record of the map is not in the store"))
+            return await self.commit(claim, lost)
+        if tally.lanes_open == 0:
+            finished = MapFinished(now_ms, await self._items(claim, of, tally))
+            return await self._record(claim, (of,), lambda documents, now_ms: _Answer(finished))
         key = head_key(snapshot.run_id)
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | None]:
@@ -324,13 +344,13 @@ class Runs:
             # Checking the tally is what keeps the wake of the last child from falling between.
             return [Set(key, rested.to_document()), Check(of)], Committed(rested, None, woken)
 
-        rested = await self._transact([key, of], decide)
+        rested: Committed | None = await self.transact([key, of], decide)
         return rested if rested is not None else await self.collect(claim, now_ms)
 
     async def _items(self, claim: Claim, of: Key, tally: Tally) -> list[Json]:
         """What became of each item, in the order of the list."""
         snapshot = claim.head.snapshot
-        chunks = [chunk_key(of, start) for start in range(0, tally.items, maps.ITEMS_PER_CHUNK)]
+        chunks = [chunk_key(of, start) for start in range(0, tally.items, ITEMS_PER_CHUNK)]
         keys: list[str] = []
         for document in (await self.store.get_many(chunks)).values():
             assert document is not None, "chunks are written with the map and never removed"
@@ -358,30 +378,6 @@ class Runs:
                 remedy="Another worker goes on with it; nothing was written.",
             )
         return claim.head
-
-    async def _transact(
-        self, keys: Sequence[Key], decide: Callable[[Documents, int, str], tuple[Sequence[Write], Any]]
-    ) -> Any:
-        """Transact, asking for more keys as the decide needs them, and settling a commit whose fate is unknown."""
-        wanted = list(dict.fromkeys(keys))
-        made: dict[str, Any] = {}
-
-        def attempt(documents: Documents, now_ms: int) -> tuple[Sequence[Write], Any]:
-            for document in documents.values():
-                if document is not None and document.get("token") in made:
-                    return [], made[str(document["token"])]
-            token = next(self._tokens)
-            writes, result = decide(documents, now_ms, token)
-            made[token] = result
-            return writes, result
-
-        while True:
-            try:
-                return await self.store.transact(wanted, attempt)
-            except MoreKeys as more:
-                wanted = list(dict.fromkeys((*wanted, *more.keys)))
-            except CommitUncertainError:
-                continue  # the journal entry, if it is there now, holds a token of ours: see `attempt`
 
 
 def _instant(document: Document) -> int:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from engine.core import canonical
-from engine.core.action import ActionKind, Decision, Remark
+from engine.core.action import ActionKind, Decision, Failure, Remark
+from engine.core.bounds import KEY_CHARS_MAX
 from engine.core.effect import Perform
 from engine.core.event import Event, RunStarted
-from engine.core.machine import Machine
+from engine.core.machine import Branch, Machine
 from engine.core.scope import MomentScope
 from engine.core.snapshot import Snapshot, empty
 from engine.core.step import pending
@@ -28,7 +29,8 @@ from engine.runs import maps
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
 from engine.runs.records import Head, entry_key, head_key, keyed_run_id, run_key_key
-from engine.runs.runs import Claim, Committed, MoreKeys, Runs
+from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
+from engine.runs.transaction import MoreKeys
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
 
@@ -51,6 +53,7 @@ class Started(NamedTuple):
     committed: Committed | None = None
     existing: Head | None = None
     remarks: tuple[Remark, ...] = ()
+    taken: tuple[Branch, ...] = ()
 
 
 class _Begun(NamedTuple):
@@ -66,6 +69,10 @@ class _Begun(NamedTuple):
         return self.taken[-1].step.snapshot
 
     @property
+    def branches(self) -> tuple[Branch, ...]:
+        return tuple(branch for advanced in self.taken for branch in advanced.step.taken)
+
+    @property
     def is_nothing(self) -> bool:
         return self.snapshot.status.is_final and all(isinstance(write, Check) for write in self.writes)
 
@@ -76,6 +83,10 @@ async def start(runs: Runs, machine: Machine, value: Any, run_id: str | None, fi
     `run_id` names a run of a machine without a key. Raises `InvalidRequestError` for an input against the
     machine's schema, or an id that another machine or another input has.
     """
+    try:
+        value = canonical.plain(value, "input")
+    except ValueError as error:
+        raise InvalidRequestError(f"{machine.name} cannot take this input: {error}.", remedy="Give JSON.") from None
     problem = input_problem(machine, value)
     if problem is not None:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct the input.")
@@ -86,13 +97,24 @@ async def start(runs: Runs, machine: Machine, value: Any, run_id: str | None, fi
             raise InvalidRequestError(
                 f"{machine.name} has a key, so its runs are named by it.", remedy="Leave the run id out."
             )
-        found: Started = await runs._transact([], starting.keyed)
-        return found
+        return await _acting(runs, starting)
     if run_id is None:
         raise InvalidRequestError(f"a run of {machine.name} needs an id.", remedy="Give one.")
     if problem := id_problem(run_id):
         raise InvalidRequestError(f"the run id {run_id!r} cannot be used: it {problem}.", remedy="Choose another.")
     return await _named(runs, starting, run_id)
+
+
+async def _acting(runs: Runs, starting: _Starting) -> Started:
+    try:
+        found: Started = await runs.transact([], starting.keyed)
+    except UNWRITABLE as error:
+        if isinstance(error, InvalidRequestError) or not starting.has_decided:
+            raise
+        # The first action asked for a write that cannot be made. The run is recorded with that failure.
+        starting.failure = unwritable(error)
+        found = await runs.transact([], starting.keyed)
+    return found
 
 
 async def _named(runs: Runs, starting: _Starting, run_id: str) -> Started:
@@ -110,7 +132,7 @@ async def _named(runs: Runs, starting: _Starting, run_id: str) -> Started:
             return [Check(key)], Started(head.snapshot, existing=head)
         return starting.created(documents, now_ms, token, starting.begun(documents, run_id, None, now_ms, act=False))
 
-    found: Started = await runs._transact([key, entry_key(run_id, 1)], decide)
+    found: Started = await runs.transact([key, entry_key(run_id, 1)], decide)
     return found
 
 
@@ -122,12 +144,19 @@ class _Starting:
         self.machine = machine
         self.value = value
         self.first = first
+        self.has_decided = False
+        self.failure: Failure | None = None  # what the first action's refused writes made of it
 
     def keyed(self, documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Started]:
         """The decide of a keyed start."""
         key = self._key({}) or self._key(self.begun(documents, "", None, now_ms, act=True).snapshot.context)
         if key is None:
             return self._keyless(documents, now_ms)
+        if len(key) > KEY_CHARS_MAX:
+            raise InvalidRequestError(
+                f"the key of {self.machine.name} has {len(key)} characters; it may have {KEY_CHARS_MAX}.",
+                remedy="Name the run by something shorter.",
+            )
         key_of = run_key_key(self.machine.name, key)
         _need(documents, [key_of])
         latest: Any = documents[key_of]
@@ -141,7 +170,7 @@ class _Starting:
         begun = self.begun(documents, run_id, key, now_ms, act=True)
         if begun.is_nothing:
             checks = [Check(read) for read in {*begun.read, key_of}]
-            return checks, Started(begun.snapshot, remarks=begun.remarks)
+            return checks, Started(begun.snapshot, remarks=begun.remarks, taken=begun.branches)
         newest = Set(key_of, {"machine": self.machine.name, "key": key, "run_id": run_id, "generation": generation})
         _need(documents, [head_key(run_id)])
         writes, started = self.created(documents, now_ms, token, begun)
@@ -156,7 +185,7 @@ class _Starting:
                 f"the key {text!r} of {self.machine.name} has no value for this input.",
                 remedy="The key may use input, and the context after the first action.",
             )
-        return [Check(key) for key in begun.read], Started(begun.snapshot, remarks=begun.remarks)
+        return [Check(key) for key in begun.read], Started(begun.snapshot, remarks=begun.remarks, taken=begun.branches)
 
     def _key(self, context: Mapping[str, Any]) -> str | None:
         assert self.machine.key is not None
@@ -177,9 +206,13 @@ class _Starting:
             return _Begun((started,), (), (), ())
         read = tuple(self.first.keys(effect, after))
         _need(documents, read)
-        decision = self.first.decide(effect, after, documents, now_ms)
-        answer = self.runs._decided(decision, now_ms)
-        return _Begun((started, self._advance(after, answer.event)), tuple(answer.writes), answer.remarks, read)
+        self.has_decided = True
+        decision = Decision(self.failure) if self.failure else self.first.decide(effect, after, documents, now_ms)
+        answer = self.runs.decided(decision, now_ms)
+        acted = self._advance(after, answer.event)
+        if acted.event is not answer.event:  # refused: the action has not happened
+            return _Begun((started, acted), (), (), read)
+        return _Begun((started, acted), tuple(answer.writes), answer.remarks, read)
 
     def _advance(self, snapshot: Snapshot, event: Event) -> Advanced:
         return advance(self.machine, snapshot, event, self.runs.secrets)
@@ -195,9 +228,8 @@ class _Starting:
         commit.writes.extend(begun.writes)
         _need(documents, commit.keys())
         claim = Claim(head, self.machine, pending(self.machine, snapshot)) if head.begun else None
-        taken = tuple(branch for advanced in begun.taken for branch in advanced.step.taken)
         event = begun.taken[-1].event
-        committed = Committed(head, claim, tuple(commit.woken), taken, event, begun.remarks)
+        committed = Committed(head, claim, tuple(commit.woken), begun.branches, event, begun.remarks)
         return commit.writes, Started(snapshot, committed=committed, remarks=begun.remarks)
 
 

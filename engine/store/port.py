@@ -100,9 +100,6 @@ class Store(Protocol):
 ATTEMPTS_MAX: Final = 64
 """Calls of one decide before `ContentionError`."""
 
-INDEXES: list[Index] = []
-"""Every index that a query of detent needs; `engine/runs` fills it."""
-
 
 def settle(texts: Mapping[Key, str | None], writes: Sequence[Write]) -> dict[Key, str | None]:
     """What a commit leaves under every key that `writes` name: canonical texts in, canonical texts out.
@@ -139,34 +136,40 @@ def document_text(key: Key, document: Document) -> str:
 
     Raises `InvalidRequestError` over `DOCUMENT_BYTES_MAX`, and `ValueError` for what is no JSON map.
     """
-    name = f"{key.collection}/{key.id}"
-    if not isinstance(document, Mapping):
-        raise ValueError(f"{name} must be a map, not a {type(document).__name__}")
     # Most documents are plain already, and seeing that is five times cheaper than making them so.
-    text = canonical.encode(document if _is_plain(document) else canonical.plain(document, name))
+    text = canonical.encode(document if _is_plain(document) else _plain(key, document))
     # An ASCII text has a byte for each character, and knows that it is one; others are measured.
     size = len(text) if text.isascii() else len(text.encode())
     if size > DOCUMENT_BYTES_MAX:
         raise InvalidRequestError(
-            f"the document {name} would be {size} bytes long; a document holds at most {DOCUMENT_BYTES_MAX}.",
+            f"the document {key.collection}/{key.id} would be {size} bytes long; {DOCUMENT_BYTES_MAX} are the most.",
             remedy="Keep large values outside: return them as a Blob.",
         )
     return text
 
 
+def _plain(key: Key, document: Document) -> Json:
+    name = f"{key.collection}/{key.id}"
+    if not isinstance(document, Mapping):
+        raise ValueError(f"{name} must be a map, not a {type(document).__name__}")  # noqa: TRY004 - a value, as for every other that is no JSON
+    return canonical.plain(document, name)
+
+
 _SCALARS: Final = frozenset((str, int, bool, float, type(None)))
 
 
-def _is_plain(value: object) -> bool:
-    """Whether `value` is made of JSON's own types alone. A NaN passes; the encoder refuses that."""
-    if type(value) is dict:
-        for name, entry in value.items():
-            if type(name) is not str or (type(entry) not in _SCALARS and not _is_plain(entry)):
-                return False
-        return True
-    if type(value) is list:
-        return all(type(entry) in _SCALARS or _is_plain(entry) for entry in value)
-    return type(value) in _SCALARS
+def _is_plain(document: object) -> bool:
+    """Whether a document is made of JSON's own types alone. A NaN passes; the encoder refuses that."""
+    if type(document) is not dict:
+        return False
+    for name, entry in document.items():
+        if type(name) is not str:
+            return False
+        if type(entry) in _SCALARS or (type(entry) is list and _SCALARS.issuperset(map(type, entry))):
+            continue
+        if not _is_plain(entry):
+            return False
+    return True
 
 
 def select(found: Iterable[Found], where: Sequence[Where], order_by: Sequence[Order], limit: int | None) -> list[Found]:

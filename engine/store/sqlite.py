@@ -20,10 +20,9 @@ import apsw
 
 from engine.core.write import Document, Key
 from engine.store.port import Decide, Found, Index, Order, Result, Where, document_of
-from engine.store.sqlite_file import let_go, outage, prepare, reconnect
+from engine.store.sqlite_file import OpenFile, let_go, outage, prepare, reconnect
 from engine.store.sqlite_lane import Asked, Lane
 from engine.store.sqlite_query import run_query
-from engine.store.sqlite_turn import Turn
 from engine.store.sqlite_writer import Transact, Writer
 
 _READ = "SELECT body FROM document WHERE collection = ? AND id = ?"
@@ -32,10 +31,10 @@ _READ = "SELECT body FROM document WHERE collection = ? AND id = ?"
 class SqliteStore:
     """A `Store` in a file; see the module. Made by `open`."""
 
-    def __init__(self, path: str, connection: apsw.Connection, turn: Turn, now_ms: Callable[[], int]) -> None:
-        self._turn = turn
-        self._writer = Writer(connection, turn, path, now_ms)
-        self._reader = _Reader(path)
+    def __init__(self, file: OpenFile, now_ms: Callable[[], int]) -> None:
+        self._turn = file.turn
+        self._writer = Writer(file, now_ms)
+        self._reader = _Reader(file.path)
         self._writes: Lane[Transact] = Lane("detent-sqlite-writer", self._writer.work, self._writer.rest)
         self._reads: Lane[Callable[[apsw.Connection], Any]] = Lane("detent-sqlite-reader", self._reader.work)
         self._closed = False
@@ -53,9 +52,8 @@ class SqliteStore:
         `now_ms` answers milliseconds since 1970 (default: the system's clock). Raises `ConfigurationError`
         for a place that cannot be written, a file that is no database of ours, or one of a newer release.
         """
-        name = os.path.abspath(path)
-        connection, turn = await anyio.to_thread.run_sync(prepare, name, indexes)
-        return cls(name, connection, turn, now_ms or _system_now_ms)
+        file = await anyio.to_thread.run_sync(prepare, path, indexes)
+        return cls(file, now_ms or _system_now_ms)
 
     async def get_many(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
         found: dict[Key, Document | None] = await self._reads.ask(lambda connection: _get_many(connection, keys))
@@ -103,7 +101,7 @@ class _Reader:
             except apsw.Error as error:
                 self.close()
                 asked.error = outage(error)
-            except BaseException as error:
+            except BaseException as error:  # goes to who asked
                 asked.error = error
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -41,18 +42,28 @@ _SIZE_OF_COLLECTIONS: Final = "1000000 100000 1"
 _REMEDY: Final = "Name a file in a folder that this user may write: sqlite:///PATH."
 
 
-def prepare(path: str, indexes: Sequence[Index]) -> tuple[apsw.Connection, Turn]:
-    """Make what is missing (folder, file, table, indexes) and connect; with the writers' turn. Raises `ConfigurationError`."""
+class OpenFile(NamedTuple):
+    """A file that is ready for use; `path` is absolute."""
+
+    path: str
+    connection: apsw.Connection
+    turn: Turn
+
+
+def prepare(path: str | os.PathLike[str], indexes: Sequence[Index]) -> OpenFile:
+    """Make what is missing (folder, file, table, indexes) and open. Raises `ConfigurationError`."""
+    absolute = Path(path).absolute()
+    name = str(absolute)
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        turn = Turn(path)
+        absolute.parent.mkdir(parents=True, exist_ok=True)
+        turn = Turn(name)
     except OSError as error:
-        raise _unusable(path, f"its folder cannot be written ({error.strerror})") from error
+        raise _unusable(name, f"its folder cannot be written ({error.strerror})") from error
     try:
         turn.take()  # two processes that turn a fresh file into a write-ahead log at once would collide
-        connection = connect(path)
+        connection = connect(name)
         try:
-            _bring_up(connection, path, indexes)
+            _bring_up(connection, name, indexes)
         except BaseException:
             let_go(connection)
             raise
@@ -60,9 +71,9 @@ def prepare(path: str, indexes: Sequence[Index]) -> tuple[apsw.Connection, Turn]
     except BaseException as error:
         turn.close()
         if isinstance(error, (apsw.Error, OSError)):
-            raise _unusable(path, said(error)) from error
+            raise _unusable(name, said(error)) from error
         raise
-    return connection, turn
+    return OpenFile(name, connection, turn)
 
 
 def connect(path: str) -> apsw.Connection:
@@ -82,7 +93,7 @@ def connect(path: str) -> apsw.Connection:
 
 def reconnect(path: str) -> apsw.Connection:
     """As `connect`, for a file that was there before: one that has gone is an outage, not a new store."""
-    if not os.path.exists(path):
+    if not Path(path).exists():
         raise apsw.CantOpenError("the file has gone")
     return connect(path)
 

@@ -127,7 +127,7 @@ class Lane(Generic[Question]):
     def _answer(self, batch: list[Asked[Question]]) -> None:
         try:
             self._work(batch)
-        except BaseException as error:  # a bug in the work must not leave tasks waiting for ever
+        except BaseException as error:  # whatever it is, tasks must not wait for ever
             for asked in batch:
                 asked.error = error
         for loop in {asked.loop for asked in batch}:

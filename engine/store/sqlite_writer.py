@@ -19,9 +19,8 @@ import apsw
 from engine.core.write import Key
 from engine.errors import StoreError
 from engine.store.port import Decide, document_of, settle
-from engine.store.sqlite_file import commit_failure, let_go, outage, reconnect
+from engine.store.sqlite_file import OpenFile, commit_failure, let_go, outage, reconnect
 from engine.store.sqlite_lane import Asked
-from engine.store.sqlite_turn import Turn
 
 CHECKPOINT_PAGES: Final = 4_000
 """Pages in the log (16 MB) before they move to the database. SQLite's 1,000 would add a sync for every hundred
@@ -43,14 +42,14 @@ class Transact(NamedTuple):
 class Writer:
     """Works on the writer lane's thread; see the module."""
 
-    def __init__(self, connection: apsw.Connection, turn: Turn, path: str, now_ms: Callable[[], int]) -> None:
-        self._path = path
-        self._turn = turn
+    def __init__(self, file: OpenFile, now_ms: Callable[[], int]) -> None:
+        self._path = file.path
+        self._turn = file.turn
         self._now_ms = now_ms
         self._log_pages = 0
         self._log_pages_max = CHECKPOINT_PAGES
         self._connection: apsw.Connection | None = None
-        self._hold(connection)
+        self._hold(file.connection)
 
     def work(self, batch: list[Asked[Transact]]) -> None:
         """Decide and commit a batch."""
@@ -117,23 +116,20 @@ class Writer:
             seen: dict[Key, str | None] = {}
             for key in keys:
                 if key not in picture:
-                    picture[key] = self._read(key)
+                    row = self._execute(_READ, key).fetchone()
+                    picture[key] = None if row is None else row[0]
                 seen[key] = picture[key]
             try:
                 documents = {key: None if text is None else document_of(text) for key, text in seen.items()}
                 writes, asked.answer = decide(documents, self._now_ms())
                 after = settle(seen, writes)
-            except BaseException as error:
+            except BaseException as error:  # a decide may raise what it likes; it goes to who asked
                 asked.error = error
                 continue
             for key, text in after.items():
                 if text != seen[key]:
                     picture[key] = changed[key] = text
         return changed
-
-    def _read(self, key: Key) -> str | None:
-        row = self._execute(_READ, key).fetchone()
-        return None if row is None else row[0]
 
     def _write(self, changed: dict[Key, str | None]) -> None:
         for (collection, id_), text in changed.items():

@@ -8,7 +8,7 @@ import anyio
 
 from engine.core.write import DELETE, Check, Create, Delete, Key, Set, Update, Write
 from engine.errors import StoreUnavailableError, WriteRefusedError
-from engine.store.port import Documents
+from engine.store.port import Decide, Documents
 from engine.testing.store_check import (
     A,
     B,
@@ -54,6 +54,10 @@ def _check(function: StoreCheck) -> StoreCheck:
     return function
 
 
+def _deciding(*writes: Write) -> Decide[None]:
+    return lambda _documents, _now_ms: (writes, None)
+
+
 def _disturbed(function: DisturbedCheck) -> DisturbedCheck:
     DISTURBED_CHECKS.append(function)
     return function
@@ -74,7 +78,8 @@ async def a_decide_sees_every_key_and_the_clock(open_store: OpenStore) -> None:
         await commit(store, Create(A, {"n": 1}))
         seen, now_ms = await store.transact([A, B], lambda documents, now: ((), (dict(documents), now)))
         assert seen == {A: {"n": 1}, B: None}
-        assert type(now_ms) is int and now_ms >= 0
+        assert type(now_ms) is int
+        assert now_ms >= 0
 
 
 @_check
@@ -180,7 +185,7 @@ async def a_check_changes_nothing(open_store: OpenStore) -> None:
 async def a_decide_that_raises_writes_nothing(open_store: OpenStore) -> None:
     problem = LookupError("from the decide")
 
-    def decide(documents: Documents, now_ms: int) -> tuple[list[Write], None]:
+    def decide(_documents: Documents, _now_ms: int) -> tuple[list[Write], None]:
         raise problem
 
     async with opened(open_store) as store:
@@ -194,22 +199,22 @@ async def a_decide_that_raises_writes_nothing(open_store: OpenStore) -> None:
 @_check
 async def a_write_under_a_key_that_was_not_asked_for_is_a_bug(open_store: OpenStore) -> None:
     async with opened(open_store) as store:
-        await refused(ValueError, store.transact([A], lambda *_: ([Set(A, {}), Set(B, {})], None)))
-        await refused(ValueError, store.transact([A], lambda *_: ([Set(A, {}), Check(B)], None)))
+        await refused(ValueError, store.transact([A], _deciding(Set(A, {}), Set(B, {}))))
+        await refused(ValueError, store.transact([A], _deciding(Set(A, {}), Check(B))))
         assert await store.get_many([A, B]) == {A: None, B: None}
 
 
 @_check
 async def two_writes_on_one_key_are_a_bug(open_store: OpenStore) -> None:
     async with opened(open_store) as store:
-        await refused(ValueError, store.transact([A], lambda *_: ([Set(A, {}), Delete(A)], None)))
-        await refused(ValueError, store.transact([A], lambda *_: ([Check(A), Set(A, {})], None)))
+        await refused(ValueError, store.transact([A], _deciding(Set(A, {}), Delete(A))))
+        await refused(ValueError, store.transact([A], _deciding(Check(A), Set(A, {}))))
         assert await fetch(store, A) is None
 
 
 @_check
 async def twenty_concurrent_increments_make_twenty(open_store: OpenStore) -> None:
-    def increment(documents: Documents, now_ms: int) -> tuple[list[Write], None]:
+    def increment(documents: Documents, _now_ms: int) -> tuple[list[Write], None]:
         return [Set(A, {"n": number_in((documents[A] or {}).get("n", 0)) + 1})], None
 
     async with opened(open_store) as store:
@@ -226,7 +231,7 @@ async def one_of_twenty_concurrent_claimers_wins(open_store: OpenStore) -> None:
     async with opened(open_store) as store:
 
         async def claim(number: int) -> None:
-            def decide(documents: Documents, now_ms: int) -> tuple[list[Write], bool]:
+            def decide(documents: Documents, _now_ms: int) -> tuple[list[Write], bool]:
                 if documents[A] is not None:
                     return [Check(A)], False
                 return [Create(A, {"owner": number}), Set(Key("claims", str(number)), {})], True
@@ -254,7 +259,7 @@ async def nobody_changes_the_store_through_an_alias(open_store: OpenStore) -> No
         (found,) = await store.query("things")
         assert found.document == {"list": [1], "map": {"x": 1}}
 
-        def decide(documents: Documents, now_ms: int) -> tuple[list[Write], None]:
+        def decide(documents: Documents, _now_ms: int) -> tuple[list[Write], None]:
             seen: Any = documents[A]
             seen["map"]["x"] = 3
             return [Update(A, {("n",): 1})], None
@@ -283,7 +288,7 @@ async def a_store_that_did_nothing_can_be_closed(open_store: OpenStore) -> None:
 async def a_document_that_is_only_read_is_not_guarded(open_disturbed: OpenDisturbed) -> None:
     calls: list[Documents] = []
 
-    def copy(documents: Documents, now_ms: int) -> tuple[list[Write], None]:
+    def copy(documents: Documents, _now_ms: int) -> tuple[list[Write], None]:
         calls.append(documents)
         return [Set(B, {"copied": (documents[A] or {})["n"]})], None
 
@@ -299,7 +304,7 @@ async def a_document_that_is_only_read_is_not_guarded(open_disturbed: OpenDistur
 async def a_change_of_a_checked_document_calls_the_decide_afresh(open_disturbed: OpenDisturbed) -> None:
     calls: list[Documents] = []
 
-    def copy(documents: Documents, now_ms: int) -> tuple[list[Write], int]:
+    def copy(documents: Documents, _now_ms: int) -> tuple[list[Write], int]:
         calls.append(documents)
         return [Check(A), Set(B, {"copied": (documents[A] or {})["n"]})], len(calls)
 

@@ -72,7 +72,7 @@ async def every_kind_of_value_comes_back_as_it_was(open_store: OpenStore) -> Non
 
 @_check
 async def lists_of_lists_come_back_as_they_were(open_store: OpenStore) -> None:
-    value = {"lists": [[], [[]], [1, [2.0, [True, [None]]], {"x": [[0]]}]]}
+    value: dict[str, Any] = {"lists": [[], [[]], [1, [2.0, [True, [None]]], {"x": [[0]]}]]}
     async with opened(open_store) as store:
         await commit(store, Set(A, value))
         assert same(await fetch(store, A), value)

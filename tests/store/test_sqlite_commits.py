@@ -213,10 +213,8 @@ def test_a_store_may_be_used_from_one_event_loop_after_another(tmp_path: Path) -
 
 
 FULL = apsw.FullError("database or disk is full")
-SYNC = apsw.IOError("disk I/O error")
-SYNC.extendedresult = apsw.SQLITE_IOERR_FSYNC
-WRITE = apsw.IOError("disk I/O error")
-WRITE.extendedresult = apsw.SQLITE_IOERR_WRITE
+SYNC = apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
+WRITE = apsw.exception_for(apsw.SQLITE_IOERR_WRITE)
 
 
 @pytest.mark.parametrize("error", [FULL, WRITE], ids=["full", "unwritable"])
@@ -299,7 +297,7 @@ async def test_a_file_that_has_gone_is_an_outage_and_not_a_new_store(tmp_path: P
     with pytest.raises(StoreUnavailableError):
         await commit(store, Set(A, {"n": 1}))
     disk.write_error = None
-    for path in tmp_path.iterdir():
+    for path in tmp_path.iterdir():  # noqa: ASYNC240 - a test waits for nothing else
         path.unlink()
     with pytest.raises(StoreUnavailableError):
         await commit(store, Set(A, {"n": 1}))

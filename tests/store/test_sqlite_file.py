@@ -20,6 +20,7 @@ from engine.store.sqlite import SqliteStore
 from engine.store.sqlite_file import SCHEMA_VERSION
 from engine.store.sqlite_query import query_statements
 from engine.testing.store_check import commit
+from engine.testing.store_contract_queries import OPERATORS
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +177,19 @@ async def test_an_index_can_be_added_to_a_file_that_has_documents(tmp_path: Path
         await store.close()
 
 
-HARD_VALUES = (2**63, 2**63 + 1, 2**64, -(2**63) - 1, -(2**63), 2**63 - 1, 10**400, 9.3e18, 1.5, True, "9")
+HARD_VALUES: tuple[int | float | str, ...] = (
+    2**63,
+    2**63 + 1,
+    2**64,
+    -(2**63) - 1,
+    -(2**63),
+    2**63 - 1,
+    10**400,
+    9.3e18,
+    1.5,
+    True,
+    "9",
+)
 
 
 async def test_integers_beyond_64_bits_are_compared_exactly(tmp_path: Path) -> None:
@@ -184,8 +197,8 @@ async def test_integers_beyond_64_bits_are_compared_exactly(tmp_path: Path) -> N
     found = [Found(Key("big", f"{number:02}"), {"n": value}) for number, value in enumerate(HARD_VALUES)]
     await commit(store, *(Create(*entry) for entry in found))
     for value in HARD_VALUES:
-        for operator in ("==", "<", "<=", ">", ">="):
-            where = [Where("n", operator, value)]  # type: ignore[arg-type]  # a plain tuple loses the literals
+        for operator in OPERATORS:
+            where = [Where("n", operator, value)]
             assert await store.query("big", where) == select(found, where, (), None), where
     assert len(await store.query("big", (), [Order("n")])) == len(found)
     await store.close()
@@ -194,7 +207,7 @@ async def test_integers_beyond_64_bits_are_compared_exactly(tmp_path: Path) -> N
 async def test_a_field_name_that_a_json_path_cannot_hold_is_compared_in_python(tmp_path: Path) -> None:
     names = ('a"b', "a\\b", "'", "", "a\nb", "$", "[0]", "a.b", '"')
     store = await SqliteStore.open(tmp_path / "store.db")
-    found = [Found(Key("odd", str(n)), {name: -n for name in names[: n + 1]}) for n in range(len(names))]
+    found = [Found(Key("odd", str(n)), dict.fromkeys(names[: n + 1], -n)) for n in range(len(names))]
     await commit(store, *(Create(*entry) for entry in found))
     for name in names:
         where, order = [Where(name, "<", -2)], [Order(name)]

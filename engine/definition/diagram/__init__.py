@@ -2,7 +2,7 @@
 
 In goes a compiled `Machine`, out comes text, the same bytes each time. `compose` makes one neutral `Picture`
 of the machine and each format writes that one out, so the three cannot disagree. Only SVG needs Graphviz,
-which is loaded when one is asked for. Nothing here reads a definition's text, a run, or a clock.
+which is loaded when one is asked for. Nothing here reads a file, a run, or a clock.
 """
 
 from __future__ import annotations

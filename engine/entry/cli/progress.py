@@ -20,7 +20,7 @@ from rich.text import Text
 
 from engine.core.action import Remark
 from engine.core.handler import Log
-from engine.core.machine import Machine
+from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot, Status
 from engine.entry.configuration import Configuration
@@ -107,6 +107,9 @@ class LiveView:
         for name in [branch.target for branch in committed.taken] or [snapshot.state]:
             if name and (not path or path[-1] != name):
                 path.append(name)
+
+    def declined(self, machine: Machine, snapshot: Snapshot, taken: tuple[Branch, ...]) -> None:
+        """See `Observer`: the summary says it."""
 
     def remarked(self, snapshot: Snapshot, item_key: str | None, remark: Remark) -> None:
         """See `Observer`."""

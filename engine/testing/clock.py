@@ -1,0 +1,92 @@
+"""`SimulatedClock`: time that stands still until a test moves it.
+
+An implementation of `engine.runner.clock.Clock`. With `automatic=True` it moves by itself: whenever every task of
+the event loop waits and no worker thread is busy, it jumps to the instant of the next sleeper, so that backoff, timers
+and leases pass in no time, in the order in which they would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+_BUSY_LOOK_S = 0.001
+"""How often an automatic clock looks whether the threads that it waits for have come back."""
+
+
+class SimulatedClock:
+    """See the module. `now_ms` is the instant it begins at."""
+
+    def __init__(self, now_ms: int = 1_700_000_000_000, *, automatic: bool = False) -> None:
+        self._now_ms = now_ms
+        self._automatic = automatic
+        self._numbers = itertools.count()
+        self._sleepers: list[tuple[int, int, anyio.Event]] = []
+        self._is_looking = False
+
+    def now_ms(self) -> int:
+        """The instant."""
+        return self._now_ms
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been moved that far; a duration of 0 or less only lets others run."""
+        if seconds <= 0:
+            await anyio.lowlevel.checkpoint()
+            return
+        sleeper = (self._now_ms + max(round(seconds * 1000), 1), next(self._numbers), anyio.Event())
+        heapq.heappush(self._sleepers, sleeper)
+        if self._automatic:
+            self._look_when_idle()
+        try:
+            await sleeper[2].wait()
+        finally:
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+                heapq.heapify(self._sleepers)
+
+    @property
+    def sleepers(self) -> int:
+        """How many tasks wait for the clock."""
+        return len(self._sleepers)
+
+    def advance(self, seconds: float) -> None:
+        """Move time on and wake whoever is due. Raises `ValueError` for a step back."""
+        self.set(self._now_ms + round(seconds * 1000))
+
+    def set(self, now_ms: int) -> None:
+        """Move time to an instant. Raises `ValueError` for one that has passed."""
+        if now_ms < self._now_ms:
+            raise ValueError("a clock does not go back; `jump_back` is for tests of clocks that are wrong")
+        self._now_ms = now_ms
+        while self._sleepers and self._sleepers[0][0] <= now_ms:
+            heapq.heappop(self._sleepers)[2].set()
+
+    def jump_back(self, seconds: float) -> None:
+        """Set the clock back, as a machine's clock may be; sleepers keep the instants they wait for."""
+        self._now_ms -= round(seconds * 1000)
+
+    def _look_when_idle(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_soon(self._look, 0)
+
+    def _look(self, quiet: int) -> None:
+        """Jump once nothing else was ready for a few turns of the loop."""
+        loop: Any = asyncio.get_running_loop()
+        if not self._sleepers:
+            self._is_looking = False
+        elif anyio.to_thread.current_default_thread_limiter().borrowed_tokens:
+            loop.call_later(_BUSY_LOOK_S, self._look, 0)
+        elif loop._ready:  # asyncio has no public word for "nothing else is ready"
+            loop.call_soon(self._look, 0)
+        elif quiet < 3:
+            loop.call_soon(self._look, quiet + 1)
+        else:
+            self.set(self._sleepers[0][0])
+            loop.call_soon(self._look, 0)

@@ -1,0 +1,50 @@
+"""What holds for every test: no network but loopback, and the asynchronous tests run on asyncio.
+
+The guard is an audit hook: it sees `connect`, `connect_ex`, `sendto`, `sendmsg` and name look-ups of every library
+that goes through Python's sockets, and it cannot be taken off again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+
+import pytest
+
+LOOPBACK_NAMES = {"localhost", "", None}
+_EVENTS = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}
+
+
+class NetworkForbiddenError(RuntimeError):
+    """A test reached for something that is not this machine."""
+
+
+def is_loopback(host: object) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode(errors="replace")
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def guard(event: str, arguments: tuple[object, ...]) -> None:
+    if event not in _EVENTS:
+        return
+    address = arguments[0] if event in ("socket.getaddrinfo", "socket.gethostbyname") else arguments[1]
+    if isinstance(address, tuple):
+        address = address[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        return  # a path: a socket of this machine, or one that is connected already
+    if not is_loopback(address):
+        raise NetworkForbiddenError(f"{event} to {address!r}: tests reach loopback only")
+
+
+sys.addaudithook(guard)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
