@@ -125,9 +125,13 @@ def test_the_core_knows_no_state_of_any_machine():
         assert not names & strings, path
 
 
-@pytest.mark.parametrize("statement", ["import engine", "import engine.runs, engine.runner", "import engine.handlers.registry"])
+@pytest.mark.parametrize(
+    "statement", ["import engine", "import engine.runs, engine.runner", "import engine.handlers.registry"]
+)
 def test_a_cold_start_imports_nothing_that_it_does_not_run(statement):
-    code = f"{statement}\nimport sys\nprint(sorted({{name.partition('.')[0] for name in sys.modules}} & set({HEAVY!r})))"
+    code = (
+        f"{statement}\nimport sys\nprint(sorted({{name.partition('.')[0] for name in sys.modules}} & set({HEAVY!r})))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert "[]" == found.stdout.strip()

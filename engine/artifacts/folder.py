@@ -89,12 +89,12 @@ class FolderArtifacts:
             raise ArtifactError(f"there is no object {self.uri(name)}.")
         return content
 
-    async def write(self, name: str, content: bytes, *, content_type: str, expected: str) -> Stored:  # noqa: ARG002 - a file has no type
+    async def write(self, name: str, content: bytes, *, content_type: str, expected: str) -> Stored:
         self._check(name)
         self._refuse_secret(content, self.uri(name))
         return await self._in_thread(self._write, name, content, expected)
 
-    async def put_blob(self, content: bytes, *, content_type: str) -> str:  # noqa: ARG002 - a file has no type
+    async def put_blob(self, content: bytes, *, content_type: str) -> str:
         self._refuse_secret(content, "a blob")
         return await self._in_thread(self._put_blob, content)
 
@@ -102,7 +102,7 @@ class FolderArtifacts:
         check_sha256(sha256)
         return await self._in_thread(self._get_blob, sha256)
 
-    async def publish(self, sha256: str, name: str, *, content_type: str) -> Stored:  # noqa: ARG002 - a file has no type
+    async def publish(self, sha256: str, name: str, *, content_type: str) -> Stored:
         check_sha256(sha256)
         self._check(name)
         return await self._in_thread(self._publish, sha256, name)

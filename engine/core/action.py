@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
     """A handler's answer: its name chooses the transition, its value is `result` in expressions."""
 
     name: str
-    value: Any = {}  # noqa: RUF012 - never changed in place; a JSON value that may hold `Blob`s
+    value: Any = {}  # a JSON value that may hold `Blob`s; never changed in place
 
 
 class Failure(NamedTuple):
@@ -148,7 +148,7 @@ class EngineCode:
     """Bytes that a handler returned could not be stored."""
     INPUT_INVALID: Final = "INPUT_INVALID"
     """An item is not what the input schema of its map's machine asks for."""
-    SECRET_LEAKED: Final = "SECRET_LEAKED"
+    SECRET_LEAKED: Final = "SECRET_LEAKED"  # noqa: S105 - the name of a failure
     """The step would have written a secret; what held it was dropped."""
 
 

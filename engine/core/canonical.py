@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from engine.core.bounds import INTEGER_BITS_MAX, JSON_DEPTH_MAX
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 

@@ -36,7 +36,7 @@ class Branch(NamedTuple):
 
     source: str
     event: str
-    index: int
+    number: int
     target: str
     guard: Expression | None = None
     assign: Mapping[str, Template] | None = None

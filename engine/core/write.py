@@ -32,7 +32,7 @@ class Key(NamedTuple):
     id: str
 
     @classmethod
-    def of(cls, collection: str, id: str) -> Key:  # noqa: A002 - the field's name in every document store
+    def of(cls, collection: str, id: str) -> Key:
         """A checked key."""
         problem = id_problem(collection) or id_problem(id)
         if problem:
@@ -43,7 +43,7 @@ class Key(NamedTuple):
         return cls(collection, id)
 
 
-def id_problem(id: object) -> str:  # noqa: A002
+def id_problem(id: object) -> str:
     """Why `id` cannot name a document, as the end of a sentence; empty when it can."""
     if not isinstance(id, str):
         return f"must be a string, not {type(id).__name__}"

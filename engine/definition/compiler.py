@@ -182,7 +182,7 @@ class _Flattening:
                     "Use retry in its invoke, or lead through another state.",
                 )  # fmt: skip
         caught = tuple(branch for branch in caught if branch.target != leaf.name)
-        found = {"catch": tuple(branch._replace(index=index) for index, branch in enumerate(caught))}
+        found = {"catch": tuple(branch._replace(number=number) for number, branch in enumerate(caught))}
         owner = next((state for state in chain if state.cancel is not None), None)
         if owner is not None and owner.cancel is not None:
             cancel = self._branches(leaf, "cancel", [(owner.cancel, owner)])

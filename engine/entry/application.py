@@ -1,8 +1,8 @@
 """`Engine`: the concrete parts put together, for a program that runs machines in its own process.
 
-    async with engine.Engine(store="sqlite:///detent.db", artifacts="folder:out") as app:
-        machine = app.load("machines/demo.yaml")
-        result = await app.run(machine, {"n": 21}, run_id="demo-1")
+async with engine.Engine(store="sqlite:///detent.db", artifacts="folder:out") as app:
+    machine = app.load("machines/demo.yaml")
+    result = await app.run(machine, {"n": 21}, run_id="demo-1")
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from engine.artifacts import open_artifacts
 from engine.artifacts.port import Artifacts
@@ -49,7 +49,8 @@ class RunResult(NamedTuple):
     """How a run stands when `run` comes back: ended, or waiting, or held by another worker.
 
     `status` is one of pending, running, waiting, succeeded, failed, cancelled; `is_unchanged` says that the
-    run had ended before, or that there was nothing to do (then it was not even recorded); `held_by` names another worker that goes on with it.
+    run had ended before, or that there was nothing to do (then it was not even recorded); `held_by` names
+    another worker that goes on with it.
     """
 
     run_id: str
@@ -114,7 +115,7 @@ class Engine:
         self._goes_on = True
         self.library = library or Library(_Declarations(self._handlers))
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         self.store = await self._opened_store()
         self.artifacts = self._opened_artifacts()
         services: dict[type[Any], Any] = {type(service): service for service in self._services}
@@ -155,7 +156,12 @@ class Engine:
         return self.library.load(path)
 
     async def run(
-        self, machine: Machine, input: Any, *, run_id: str | None = None, patience_s: float = PATIENCE_S  # noqa: A002
+        self,
+        machine: Machine,
+        input: Any,
+        *,
+        run_id: str | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> RunResult:
         """Start a run, or join the one of the same id or key, and drive it as far as this process can.
 

@@ -48,7 +48,10 @@ class Assembly:
 
     def pools_of(self, machine: Machine) -> list[Pool]:
         """The pools that a machine and its children declare."""
-        return [*machine.pools.values(), *(pool for child in machine.children.values() for pool in self.pools_of(child))]
+        return [
+            *machine.pools.values(),
+            *(pool for child in machine.children.values() for pool in self.pools_of(child)),
+        ]
 
     @asynccontextmanager
     async def engine(self, *, any_run: bool = False) -> AsyncIterator[Engine]:

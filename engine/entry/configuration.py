@@ -126,7 +126,9 @@ def _bucket(environ: Mapping[str, str]) -> str:
             continue
         bucket = value.removeprefix("gs://")
         if not _BUCKET.fullmatch(bucket) or ".." in bucket:
-            raise ConfigurationError(name, "is no bucket's name.", remedy="Use a bare name, or gs://name without a path.")
+            raise ConfigurationError(
+                name, "is no bucket's name.", remedy="Use a bare name, or gs://name without a path."
+            )
         found[name] = bucket
     if len(set(found.values())) > 1:
         raise ConfigurationError(
@@ -167,5 +169,7 @@ def _url(environ: Mapping[str, str], name: str, default: str) -> str:
     else:
         good = good and not (parts.username or parts.password or parts.query or parts.fragment) and value.isprintable()
     if not good:
-        raise ConfigurationError(name, "is no address that can be called.", remedy="Use https://HOST[:PORT], nothing else.")
+        raise ConfigurationError(
+            name, "is no address that can be called.", remedy="Use https://HOST[:PORT], nothing else."
+        )
     return value.rstrip("/")

@@ -23,7 +23,9 @@ async def load_folder(store: Store, folder: str, *, replace: bool) -> int:
     """Load every document below a folder; answers how many were written. Raises `InvalidRequestError`."""
     root = Path(folder)
     if not root.is_dir():
-        raise InvalidRequestError(f"--load {folder}: there is no such folder.", remedy="Name one with <collection>/<id>.json.")
+        raise InvalidRequestError(
+            f"--load {folder}: there is no such folder.", remedy="Name one with <collection>/<id>.json."
+        )
     written = 0
     for collection in sorted(path for path in root.iterdir() if path.is_dir()):
         for file in sorted(collection.glob("*.json")):

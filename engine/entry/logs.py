@@ -88,7 +88,7 @@ class LogObserver:
             "seq": snapshot.seq,
             "status": snapshot.status.value,
             "took": events.tag(committed.event),
-            "transition": [{"from": branch.source, "on": branch.event, "to": branch.target} for branch in committed.taken],
+            "transition": [{"from": one.source, "on": one.event, "to": one.target} for one in committed.taken],
         }
         if isinstance(committed.event, (events.ActionFailed, events.StepRefused)):
             failure = committed.event.failure

@@ -75,7 +75,7 @@ def claim(request: ActionRequest, documents: Documents, now: datetime) -> Decisi
         step = steps[step_id]
         if step.get("status") in FINAL:
             return _already_final(run_id, step_id, step)
-        _expect_eligible(document, steps, step_id)
+        _expect_eligible(steps, step_id)
     except _Refusal as refusal:
         return _not_ready(run_id, step_id, refusal)
     path: FieldPath = ("steps", step_id)
@@ -168,11 +168,12 @@ def _listed(blocked: Mapping[str, list[dict[str, str]]]) -> list[dict[str, Any]]
     return [{"stepId": step_id, "unmet": unmet} for step_id, unmet in blocked.items()]
 
 
-def _expect_eligible(document: Document, steps: Mapping[str, Mapping[str, Any]], step_id: str) -> None:
+def _expect_eligible(steps: Mapping[str, Mapping[str, Any]], step_id: str) -> None:
     status = steps[step_id].get("status")
     if status == "RUNNING":
         raise _Refusal(
-            f"the step {step_id!r} is RUNNING, and no run of this store holds it; if its worker is gone, set it to READY"
+            f"the step {step_id!r} is RUNNING, and no run of this store holds it; "
+            "if its worker is gone, set it to READY"
         )
     if status != "READY":
         raise _Refusal(f"the step {step_id!r} is not READY but {status!r}", status=str(status))
@@ -261,7 +262,9 @@ def _finish(
     if found in FINAL:
         return Decision(Outcome("already_final", {"status": found}))
     if found != "RUNNING" or not isinstance(step, Mapping):
-        remark = Remark("finalize_failed", {"runId": run_id, "stepId": step_id, "error": f"status is {found!r}"}, "ERROR")
+        remark = Remark(
+            "finalize_failed", {"runId": run_id, "stepId": step_id, "error": f"status is {found!r}"}, "ERROR"
+        )
         return Decision(Outcome("not_running", {"status": found}), (), (remark,))
     path: FieldPath = ("steps", step_id)
     patch: dict[FieldPath, FieldValue] = {(*path, "status"): status, (*path, "finishedAt"): instant(now)}

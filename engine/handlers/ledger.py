@@ -98,7 +98,7 @@ def reserve(request: ActionRequest, documents: Documents, now: datetime) -> Deci
     value = _value(chosen.account.id, chosen.wait_s, chosen.used + 1, chosen.limit, exhausted)
     writes = (
         _used(pool.name, chosen, chosen.used + 1, documents),
-        Set(rate_key(pool.name, chosen.account.id), {"busyUntilMs": _busy_after(pool, chosen, now)}),
+        Set(rate_key(pool.name, chosen.account.id), {"busyUntilMs": _busy_after(pool, chosen)}),
     )
     return Decision(Outcome("reserved", value), writes)
 
@@ -149,7 +149,7 @@ def _tolerance_s(pool: Pool, account: Account) -> float:
     return ((account.burst or pool.burst) - 1) * _interval_s(pool, account)
 
 
-def _busy_after(pool: Pool, usage: Usage, now: datetime) -> int:
+def _busy_after(pool: Pool, usage: Usage) -> int:
     return usage.busy_until_ms + round(_interval_s(pool, usage.account) * 1000)
 
 

@@ -81,7 +81,11 @@ def _capture_error(chart: Mapping[str, Any]) -> dict[str, Any]:
 
 def _publish_error(name: str, error: ArtifactError) -> dict[str, Any]:
     details = {"objectPath": name, "error": type(error).__name__}
-    return {"code": "GCS_WRITE_FAILED", "message": f"The picture could not be stored: {error.message}", "details": details}
+    return {
+        "code": "GCS_WRITE_FAILED",
+        "message": f"The picture could not be stored: {error.message}",
+        "details": details,
+    }
 
 
 @action(
@@ -105,7 +109,7 @@ async def manifest(request: ActionRequest) -> Outcome | Failure:
     except ArtifactError as error:
         return _manifest_failure(name, error)
     uri = artifacts.uri(name)
-    counts = {"itemsCount": len(params["items"]), "failuresCount": len(params["failures"])}
+    counts: dict[str, Any] = {"itemsCount": len(params["items"]), "failuresCount": len(params["failures"])}
     request.log("manifest_written", outputsManifestGcsUri=uri, bytes=len(content), **counts)
     if len(content) > CONSUMER_BYTES_MAX:
         request.log("manifest_large", severity="WARNING", bytes=len(content), limit=CONSUMER_BYTES_MAX)

@@ -50,7 +50,9 @@ class Registry(Mapping[str, Handler]):
                 remedy="Name the documents that its decide reads, or choose another kind.",
             )
         if INTERRUPTED in outcomes or not outcomes:
-            raise InvalidRequestError(f"the action {name!r} needs at least one outcome; 'interrupted' is the engine's own.")
+            raise InvalidRequestError(
+                f"the action {name!r} needs at least one outcome; 'interrupted' is the engine's own."
+            )
 
         def register(function: Function) -> Function:
             known = self._handlers.get(name)

@@ -21,9 +21,7 @@ from engine.store.port import Store
 
 TEMPLATES: Final = "chart_templates"
 
-INTERVALS: Final = frozenset(
-    "1m 3m 5m 15m 30m 45m 1h 2h 3h 4h 6h 8h 12h 1D 2D 3D 1W 1M 3M 6M 1Y".split()
-)
+INTERVALS: Final = frozenset("1m 3m 5m 15m 30m 45m 1h 2h 3h 4h 6h 8h 12h 1D 2D 3D 1W 1M 3M 6M 1Y".split())
 """Chart-IMG's spelling of every interval; a timeframe `1d` or `1w` is mapped to it, `1m` and `1M` differ."""
 
 
@@ -99,10 +97,8 @@ def _plan(step: Mapping[str, Any]) -> dict[str, Any]:
     inputs = step.get("inputs")
     if not isinstance(inputs, Mapping):
         raise _Invalid("inputs must be an object")
-    requests = inputs.get("requests")
-    count = len(requests) if isinstance(requests, list) else 0
-    min_images = _min_images(inputs, requests, count)
-    _expect_requests(requests)
+    min_images = _min_images(inputs)
+    requests = _expected_requests(inputs.get("requests"))
     return {
         "symbol": _symbol(step.get("scope")),
         "timeframe": _timeframe(step.get("timeframe")),
@@ -113,9 +109,11 @@ def _plan(step: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _min_images(inputs: Mapping[str, Any], requests: Any, count: int) -> int:
+def _min_images(inputs: Mapping[str, Any]) -> int:
+    requests = inputs.get("requests")
     if not isinstance(requests, list):
         raise _Invalid("requests must be a list of objects with a chartTemplateId")
+    count = len(requests)
     value = inputs["minImages"] if "minImages" in inputs else max(count, 1)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _Invalid("minImages must be a positive integer")
@@ -124,7 +122,7 @@ def _min_images(inputs: Mapping[str, Any], requests: Any, count: int) -> int:
     return value
 
 
-def _expect_requests(requests: list[Any]) -> None:
+def _expected_requests(requests: Any) -> list[Mapping[str, Any]]:
     if not requests:
         raise _Invalid("requests must not be empty")
     ids = []
@@ -139,6 +137,8 @@ def _expect_requests(requests: list[Any]) -> None:
         ids.append(template_id)
     if doubled := sorted({template_id for template_id in ids if ids.count(template_id) > 1}):
         raise _Invalid("Duplicate chartTemplateId values in requests", chartTemplateIds=doubled)
+    found: list[Mapping[str, Any]] = requests
+    return found
 
 
 def _symbol(scope: Any) -> str:

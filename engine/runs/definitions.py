@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from engine.core import canonical
+from engine.core.canonical import Json
 from engine.core.machine import Machine
 from engine.core.write import Check, Create
 from engine.errors import InvalidRequestError
@@ -37,7 +38,7 @@ class Definitions:
         if machine.digest in self._stored:
             return
         key = definition_key(machine.digest)
-        document = {
+        document: dict[str, Json] = {
             "name": machine.name,
             "version": machine.version,
             "file": machine.file.replace("\\", "/").rpartition("/")[2],

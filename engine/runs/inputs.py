@@ -28,4 +28,4 @@ def _validator(schema: str) -> Validator:
     # Imported here: a machine without a schema does not pay for it.
     from jsonschema_rs import Draft202012Validator
 
-    return Draft202012Validator(canonical.decode(schema), validate_formats=True)
+    return Draft202012Validator(schema, validate_formats=True)

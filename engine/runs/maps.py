@@ -73,7 +73,7 @@ def keys_at_end(head: Head, tally: Tally | None) -> list[Key]:
     of = head.place.map_key
     keys = [of]
     if tally is not None:
-        following = head.place.index + tally.lanes
+        following = head.place.number + tally.lanes
         if following < tally.items and not tally.is_stopped:
             keys.append(chunk_key(of, following))
         else:
@@ -94,12 +94,12 @@ def after_child(commit: Commit, ended: Head, child: Machine, documents: Document
     before = tally
     if tally.min_success is not None:
         tally = _counted(tally, ended)
-    following = place.index + tally.lanes
+    following = place.number + tally.lanes
     tally = tally._replace(lanes_open=tally.lanes_open - 1)
     head = None
     if following < tally.items and not tally.is_stopped:
         items = _items(documents, place.map_key, following)
-        tally, head = _start_from(commit, child, place._replace(index=following), tally, items, own=own)
+        tally, head = _start_from(commit, child, place._replace(number=following), tally, items, own=own)
     if tally.lanes_open == 0 and not tally.is_left:
         _wake_parent(commit, place, documents)
     # Also when nothing changed: that the next item may begin rests on the map not having been left.
@@ -142,13 +142,13 @@ def _items(documents: Documents, of: Key, index: int) -> Mapping[int, Any]:
 def _start_from(
     commit: Commit, child: Machine, place: Place, tally: Tally, items: Sequence[Any] | Mapping[int, Any], *, own: bool
 ) -> tuple[Tally, Head | None]:
-    """Start the lane's item at `place.index`, and the ones after it while they end where they begin."""
-    index = place.index
+    """Start the lane's item at `place.number`, and the ones after it while they end where they begin."""
+    index = place.number
     while index < tally.items and not tally.is_stopped:
         if isinstance(items, Mapping) and index not in items:
             raise MoreKeys([chunk_key(place.map_key, index)])  # the lane goes over the end of a chunk
         key, value = items[index]
-        head = start_child(commit, child, place._replace(index=index, key=key), tally.root, value, own=own)
+        head = start_child(commit, child, place._replace(number=index, key=key), tally.root, value, own=own)
         if not head.is_final:
             return tally._replace(lanes_open=tally.lanes_open + 1), head if own and head.begun else None
         if tally.min_success is not None:

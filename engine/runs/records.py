@@ -50,7 +50,7 @@ class Place(NamedTuple):
     parent: str
     state: str
     visit: int
-    index: int
+    number: int
     key: str
 
     @property

@@ -151,7 +151,7 @@ def document_text(key: Key, document: Document) -> str:
 def _plain(key: Key, document: Document) -> Json:
     name = f"{key.collection}/{key.id}"
     if not isinstance(document, Mapping):
-        raise ValueError(f"{name} must be a map, not a {type(document).__name__}")  # noqa: TRY004 - a value, as for every other that is no JSON
+        raise ValueError(f"{name} must be a map, not a {type(document).__name__}")
     return canonical.plain(document, name)
 
 

@@ -1,8 +1,9 @@
 """`SimulatedClock`: time that stands still until a test moves it.
 
 An implementation of `engine.runner.clock.Clock`. With `automatic=True` it moves by itself: whenever every task of
-the event loop waits and no worker thread is busy, it jumps to the instant of the next sleeper, so that backoff, timers
-and leases pass in no time, in the order in which they would.
+the event loop waits and no worker thread is busy, it jumps to the instant of the next sleeper, so that backoff,
+timers and leases pass in no time, in the order in which they would. Only anyio's own worker threads count as
+busy: with a store that has threads of its own (SQLite), move the clock by hand.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class SimulatedClock:
         self._automatic = automatic
         self._numbers = itertools.count()
         self._sleepers: list[tuple[int, int, anyio.Event]] = []
-        self._is_looking = False
+        self._looking_in: Any = None  # the loop whose idleness is being watched
 
     def now_ms(self) -> int:
         """The instant."""
@@ -72,15 +73,18 @@ class SimulatedClock:
         self._now_ms -= round(seconds * 1000)
 
     def _look_when_idle(self) -> None:
-        if not self._is_looking:
-            self._is_looking = True
-            asyncio.get_running_loop().call_soon(self._look, 0)
+        loop = asyncio.get_running_loop()
+        if self._looking_in is not loop:  # also when an earlier loop ended with somebody asleep
+            self._looking_in = loop
+            loop.call_soon(self._look, 0)
 
     def _look(self, quiet: int) -> None:
         """Jump once nothing else was ready for a few turns of the loop."""
         loop: Any = asyncio.get_running_loop()
+        if loop is not self._looking_in:
+            return
         if not self._sleepers:
-            self._is_looking = False
+            self._looking_in = None
         elif anyio.to_thread.current_default_thread_limiter().borrowed_tokens:
             loop.call_later(_BUSY_LOOK_S, self._look, 0)
         elif loop._ready:  # asyncio has no public word for "nothing else is ready"

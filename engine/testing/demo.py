@@ -38,7 +38,9 @@ def main() -> int:
         command = ["run", "machines/chart_export.yaml", "--load", "fixtures/documents", "--mode", "real"]
         command += ["--input", json.dumps({"run_id": RUN_ID, "step_id": STEP_ID})]
         say(f"$ detent {' '.join(command[:-1])} '{command[-1]}'\n")
-        status = subprocess.run([sys.executable, "-m", "engine.entry.cli", *command], env=environment, check=False).returncode
+        status = subprocess.run(
+            [sys.executable, "-m", "engine.entry.cli", *command], env=environment, check=False
+        ).returncode
     if status == 0:
         _show()
     return status

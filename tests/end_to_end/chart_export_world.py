@@ -53,7 +53,13 @@ def png(marker: str) -> bytes:
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     text = b"Comment\0" + marker.encode("latin-1", "replace")
     rows = zlib.compress(b"\0\0")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"tEXt", text) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"tEXt", text)
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
 
 
 def template(name: str, index: int) -> dict[str, Any]:
@@ -103,7 +109,9 @@ class Scenario:
     """What there is before, and how the API answers: `api[template]` is a list of responses, exceptions or bytes,
     the last of which is repeated; a template without a script gets its picture."""
 
-    documents: dict[str, dict[str, Any]] = field(default_factory=lambda: {f"flow_runs/{RUN_ID}": flow_run("a", "b", "c")})
+    documents: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {f"flow_runs/{RUN_ID}": flow_run("a", "b", "c")}
+    )
     api: dict[str, list[Any]] = field(default_factory=dict)
     accounts: tuple[Account, ...] = ACCOUNTS
     input: dict[str, Any] = field(default_factory=lambda: {"run_id": RUN_ID, "step_id": STEP_ID})
@@ -164,10 +172,10 @@ class Recorder(Silent):
         self.declined_visits: dict[str, int] = {}
 
     def committed(self, machine, committed):
-        self.taken |= {(machine.name, branch.source, branch.event, branch.index) for branch in committed.taken}
+        self.taken |= {(machine.name, branch.source, branch.event, branch.number) for branch in committed.taken}
 
     def declined(self, machine, snapshot, taken):
-        self.taken |= {(machine.name, branch.source, branch.event, branch.index) for branch in taken}
+        self.taken |= {(machine.name, branch.source, branch.event, branch.number) for branch in taken}
         self.declined_visits = dict(snapshot.visits)
 
     def remarked(self, snapshot, item_key, remark):
@@ -220,7 +228,9 @@ async def _export(scenario: Scenario) -> Seen:
     secrets, recorder, api = Secrets(), Recorder(), ScriptedApi(scenario)
     pools = AccountPools({"chart_img": scenario.accounts}, secrets)
     with tempfile.TemporaryDirectory() as folder:
-        settings = ChartImgSettings(scenario.mode, "https://api.example", Path(folder, "fixtures"), Path(folder, "c.yaml"))
+        settings = ChartImgSettings(
+            scenario.mode, "https://api.example", Path(folder, "fixtures"), Path(folder, "c.yaml")
+        )
         chart_img = ChartImg(settings, pools, secrets, transport=httpx.MockTransport(api))
         artifacts = FolderArtifacts(str(Path(folder, "out")), "bucket", secrets=secrets)
         services = [Ledger(pools, is_live=scenario.mode != "mock"), chart_img, ChartDefaults("Etc/UTC")]
@@ -234,7 +244,14 @@ async def _export(scenario: Scenario) -> Seen:
             objects = read_objects(Path(folder, "out", "bucket"))
             await chart_img.aclose()
             return Seen(
-                result, await everything(store), objects, api.calls, api.bodies, recorder.logs, recorder.taken, clock,
+                result,
+                await everything(store),
+                objects,
+                api.calls,
+                api.bodies,
+                recorder.logs,
+                recorder.taken,
+                clock,
                 recorder.declined_visits,
             )
 
@@ -249,7 +266,14 @@ async def put(store: MemoryStore, documents: dict[str, dict[str, Any]]) -> None:
 async def everything(store: MemoryStore) -> dict[str, dict[str, Any]]:
     """Every document of the collections that a chart export touches."""
     found = {}
-    for collection in ("flow_runs", "chart_img_accounts_usage", "chart_img_accounts_rate", "runs", "journal", "run_keys"):
+    for collection in (
+        "flow_runs",
+        "chart_img_accounts_usage",
+        "chart_img_accounts_rate",
+        "runs",
+        "journal",
+        "run_keys",
+    ):
         for key, document in await store.query(collection):
             found[f"{key.collection}/{key.id}"] = dict(document)
     return found
@@ -261,7 +285,7 @@ def read_objects(bucket: Path) -> dict[str, bytes]:
 
 def transitions_of(machine: Any) -> set[tuple[str, str, str, int]]:
     """Every transition of a machine and its children."""
-    own = {(machine.name, branch.source, branch.event, branch.index) for branch in machine.branches()}
+    own = {(machine.name, branch.source, branch.event, branch.number) for branch in machine.branches()}
     return own.union(*(transitions_of(child) for child in machine.children.values()))
 
 

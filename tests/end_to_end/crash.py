@@ -33,7 +33,6 @@ from tests.end_to_end.chart_export_world import (
     template,
 )
 
-
 CRASH = "a_crash_during_the_call_costs_one_unit"
 
 

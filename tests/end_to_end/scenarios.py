@@ -6,7 +6,6 @@ retargeting any one makes one of them fail.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +83,9 @@ def every_chart_is_captured_and_published():
 
 
 @scenario(
-    Expected("SUCCEEDED", "SUCCEEDED", items=["a", "c"], failures=[("b", "CHART_API_FAILED")], used={"acc1": 3}, calls=3)
+    Expected(
+        "SUCCEEDED", "SUCCEEDED", items=["a", "c"], failures=[("b", "CHART_API_FAILED")], used={"acc1": 3}, calls=3
+    )
 )
 def a_step_succeeds_when_enough_of_its_charts_do():
     return with_min_images(2, "a", "b", "c", b=[answer(400, "Invalid Symbol")])
@@ -208,18 +209,28 @@ def accounts_without_units_are_never_called():
     return Scenario(documents)
 
 
-@scenario(Expected("FAILED", "FAILED", "CHART_API_LIMIT_EXCEEDED", calls=3, used={"acc1": 44, "acc2": 44, "acc3": 44, "acc4": 0}))
+@scenario(
+    Expected(
+        "FAILED", "FAILED", "CHART_API_LIMIT_EXCEEDED", calls=3, used={"acc1": 44, "acc2": 44, "acc3": 44, "acc4": 0}
+    )
+)
 def attempts_are_bounded_over_all_accounts():
     accounts = tuple(Account(f"acc{number}", f"secret-key-number-{number}") for number in range(1, 5))
     return Scenario({FLOW_RUN: flow_run("a")}, {"a": [limit_exceeded()]}, accounts=accounts)
 
 
-@scenario(Expected("FAILED", "FAILED", "VALIDATION_FAILED", "Chart template not found", items=[], calls=0, has_manifest=True))
+@scenario(
+    Expected("FAILED", "FAILED", "VALIDATION_FAILED", "Chart template not found", items=[], calls=0, has_manifest=True)
+)
 def a_step_whose_templates_are_all_missing_spends_nothing():
     return with_step("yy", "zz")
 
 
-@scenario(Expected("FAILED", "FAILED", "VALIDATION_FAILED", "minImages must be a positive integer", calls=0, has_manifest=False))
+@scenario(
+    Expected(
+        "FAILED", "FAILED", "VALIDATION_FAILED", "minImages must be a positive integer", calls=0, has_manifest=False
+    )
+)
 def a_mistake_in_the_step_fails_it_before_anything_is_spent():
     return with_min_images(0, "a")
 
@@ -399,7 +410,11 @@ def _hold_always(seen: Seen) -> None:
         for item in seen.manifest["items"]:
             assert item["png_gcs_uri"].removeprefix("gs://bucket/") in seen.objects
     assert all(run["claimable_at_ms"] is None for name, run in seen.documents.items() if name.startswith("runs/"))
-    reserved = [entry for name, entry in seen.documents.items() if name.startswith("journal/") and '"reserved"' in entry["entry"]]
+    reserved = [
+        entry
+        for name, entry in seen.documents.items()
+        if name.startswith("journal/") and '"reserved"' in entry["entry"]
+    ]
     assert len(seen.calls) <= len(reserved)
 
 

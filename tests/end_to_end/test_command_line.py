@@ -31,7 +31,9 @@ def detent(tmp_path):
             **(env or {}),
         }
         command = [sys.executable, "-m", "engine.entry.cli", *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=cwd, input=stdin, timeout=60)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd=cwd, input=stdin, timeout=60
+        )
 
     run.folder = tmp_path
     return run
@@ -50,9 +52,7 @@ def real(simulator, **more):
 
 def export(detent, *more, step_id=STEP_ID, env=None):
     given = json.dumps({"run_id": RUN_ID, "step_id": step_id})
-    return detent(
-        "run", "machines/chart_export.yaml", "--load", "fixtures/documents", "--input", given, *more, env=env
-    )
+    return detent("run", "machines/chart_export.yaml", "--load", "fixtures/documents", "--input", given, *more, env=env)
 
 
 def test_mock_mode_replays_picture_files_and_a_second_command_changes_nothing(detent):
@@ -124,7 +124,10 @@ def test_a_recorded_run_is_replayed_from_its_cassette_to_the_same_manifest(deten
     second = export(detent, "--mode", "mock", "--bucket", "one2", env=recorded)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    one, two = (json.loads(next(Path(detent.folder, "artifacts", name).rglob("manifest.json")).read_text()) for name in ("one", "one2"))
+    one, two = (
+        json.loads(next(Path(detent.folder, "artifacts", name).rglob("manifest.json")).read_text())
+        for name in ("one", "one2")
+    )
     for manifest in (one, two):
         manifest.pop("createdAt")
         for item in manifest["items"]:
@@ -268,7 +271,13 @@ def test_logs_are_json_lines_with_the_run_in_them(detent):
     lines = [json.loads(line) for line in export(detent).stderr.splitlines()]
     events = {line["event"] for line in lines}
 
-    assert {"claim_attempt", "chart_api_call_start", "chart_api_call_finished", "manifest_written", "step_completed"} <= events
+    assert {
+        "claim_attempt",
+        "chart_api_call_start",
+        "chart_api_call_finished",
+        "manifest_written",
+        "step_completed",
+    } <= events
     for line in lines:
         assert {"event", "message", "severity", "logger", "time", "timestamp_ms", "correlation_id"} <= set(line)
         assert line["message"] == line["event"]

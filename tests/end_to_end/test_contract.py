@@ -51,7 +51,14 @@ def test_symbol_interval_and_time_zone_of_the_template_are_overridden():
     seen = export(with_step("a"))
 
     assert seen.bodies == [
-        {"width": 500, "height": 400, "format": "png", "symbol": "BINANCE:BTCUSDT", "interval": "1D", "timezone": "Etc/UTC"}
+        {
+            "width": 500,
+            "height": 400,
+            "format": "png",
+            "symbol": "BINANCE:BTCUSDT",
+            "interval": "1D",
+            "timezone": "Etc/UTC",
+        }
     ]
 
 
@@ -93,7 +100,9 @@ def test_only_fields_of_the_step_are_changed():
 
 
 def test_what_an_earlier_attempt_left_in_the_step_is_cleared():
-    seen = export(with_step("a", error={"code": "CHART_API_FAILED", "message": "old"}, finishedAt="2026-01-01T00:00:00Z"))
+    seen = export(
+        with_step("a", error={"code": "CHART_API_FAILED", "message": "old"}, finishedAt="2026-01-01T00:00:00Z")
+    )
 
     assert "error" not in seen.step
     assert seen.step["finishedAt"] == "2026-01-05T09:30:00Z"
@@ -291,7 +300,9 @@ def test_missing_min_images_means_all_of_them():
     assert (seen.step["status"], seen.result.output["minImages"]) == ("FAILED", 2)
 
 
-@pytest.mark.parametrize("step_id", ["charts.1d.v1", "charts:1d", "a b", "a`b", "ä ☃", "steps.x.status", '"quoted"', "a\\b"])
+@pytest.mark.parametrize(
+    "step_id", ["charts.1d.v1", "charts:1d", "a b", "a`b", "ä ☃", "steps.x.status", '"quoted"', "a\\b"]
+)
 def test_any_other_step_id_works(step_id):
     document = flow_run("a")
     document["steps"][step_id] = document["steps"].pop(STEP_ID)

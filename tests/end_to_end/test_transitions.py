@@ -42,7 +42,7 @@ def takers():
     """Scenario names by the transition, (machine, line), that they take."""
     found = {}
     lines = {
-        (machine.name, branch.source, branch.event, branch.index): (machine.name, branch.position)
+        (machine.name, branch.source, branch.event, branch.number): (machine.name, branch.position)
         for machine in (MACHINE, MACHINE.children["chart_request"])
         for branch in machine.branches()
     }
@@ -78,14 +78,18 @@ def standing_in(state):
     return found._replace(seq=2, state=state, status=Status.RUNNING, context=context, visits={state: 1})
 
 
-@pytest.mark.parametrize("state", [name for name in MACHINE.states if name.startswith("RUNNING.") and name != "RUNNING.FAILING"])
+@pytest.mark.parametrize(
+    "state", [name for name in MACHINE.states if name.startswith("RUNNING.") and name != "RUNNING.FAILING"]
+)
 def test_a_cancelled_run_fails_its_step(state):
     after = step(MACHINE, standing_in(state), CancelRequested(1, "enough")).snapshot
 
     assert (after.state, after.context["error"]["code"]) == ("RUNNING.FAILING", "CHART_API_FAILED")
 
 
-@pytest.mark.parametrize("state", [name for name in MACHINE.states if name.startswith("RUNNING.") and name != "RUNNING.FAILING"])
+@pytest.mark.parametrize(
+    "state", [name for name in MACHINE.states if name.startswith("RUNNING.") and name != "RUNNING.FAILING"]
+)
 def test_no_failure_leaves_a_claimed_step_running(state):
     after = step(MACHINE, standing_in(state), ActionFailed(1, Failure("SOMETHING_NEW", "unheard of"))).snapshot
 

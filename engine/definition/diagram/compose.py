@@ -81,7 +81,7 @@ class _Composition:
     def _leaf(self, state: State) -> None:
         for event, branches in state.branches.items():
             if event not in _EDGE_KIND:
-                self._own(EdgeKind.FLOW, [(branch.index, branch) for branch in branches], state)
+                self._own(EdgeKind.FLOW, [(branch.number, branch) for branch in branches], state)
         declared: dict[tuple[str, str], list[Placed]] = {}
         for origin, branch in origins(self.machine, state):
             declared.setdefault((origin.owner, origin.event), []).append((origin.place, branch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -63,7 +64,7 @@ def put(name: str, file: str, store: str | None) -> None:
     """Write one document, from a file or standard input, over one that is there."""
     key = _key(name)
     try:
-        text = sys.stdin.read() if file == "-" else open(file, encoding="utf-8-sig").read()  # noqa: SIM115 - read at once
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
         document = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{file} cannot be read as JSON: {error}.") from None

@@ -53,7 +53,10 @@ def show(machine: str, format_: str, mode: str | None, accounts: str | None, sto
     for name in ("pool", "account", "used", "limit", "left", "window", "free in"):
         table.add_column(name, justify="right" if name in ("used", "limit", "left", "free in") else "left")
     for row in rows:
-        table.add_row(*(str(row[name]) for name in ("pool", "account", "used", "limit", "left", "window")), f"{row['free_in_s']:g} s")
+        table.add_row(
+            *(str(row[name]) for name in ("pool", "account", "used", "limit", "left", "window")),
+            f"{row['free_in_s']:g} s",
+        )
     Console(highlight=False).print(table)
 
 

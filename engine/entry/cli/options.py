@@ -75,7 +75,7 @@ def _accounts_file(path: Path) -> str:
 def import_actions(modules: tuple[str, ...]) -> None:
     """Import the modules that register a user's actions. Raises `InvalidRequestError` naming the module."""
     if modules and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's module lies where the command is given
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the user's module lies where the command is given
     for name in modules:
         try:
             importlib.import_module(name)

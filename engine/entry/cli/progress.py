@@ -73,7 +73,9 @@ class LiveView:
         lines: list[RenderableType] = []
         for run_id, snapshot in self._runs.items():
             path = self._path[run_id]
-            text = Text.assemble((snapshot.machine, "bold"), ("  " + " → ".join(path[-6:]), ""), (f"  {elapsed:5.1f} s", "dim"))
+            text = Text.assemble(
+                (snapshot.machine, "bold"), ("  " + " → ".join(path[-6:]), ""), (f"  {elapsed:5.1f} s", "dim")
+            )
             lines.append(_row(self._mark(snapshot), text))
         if self._items:
             lines.append(self._table())
@@ -85,7 +87,9 @@ class LiveView:
         table.add_column(width=1)
         items = sorted(self._items.values(), key=lambda item: item[1].status.is_final)
         for key, snapshot in items[:ITEMS_SHOWN]:
-            table.add_row("", self._mark(snapshot), key, Text(snapshot.state.lower(), "dim"), Text(_trouble(snapshot), "red"))
+            table.add_row(
+                "", self._mark(snapshot), key, Text(snapshot.state.lower(), "dim"), Text(_trouble(snapshot), "red")
+            )
         if len(items) > ITEMS_SHOWN:
             table.add_row("", "", Text(f"and {len(items) - ITEMS_SHOWN} more", "dim"))
         return table

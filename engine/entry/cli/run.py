@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,9 +16,16 @@ from engine.core.snapshot import empty
 from engine.entry.application import RunResult
 from engine.entry.assembly import Assembly
 from engine.entry.cli import EXIT_ELSEWHERE, EXIT_FAILED
-from engine.entry.cli.options import actions_option, artifacts_options, chart_options, configuration, import_actions, store_option
+from engine.entry.cli.options import (
+    actions_option,
+    artifacts_options,
+    chart_options,
+    configuration,
+    import_actions,
+    store_option,
+)
 from engine.entry.cli.progress import observer_for_terminal
-from engine.entry.loading import load_folder, load_flow_run
+from engine.entry.loading import load_flow_run, load_folder
 from engine.errors import ExpressionError, InvalidRequestError
 
 
@@ -25,7 +33,7 @@ from engine.errors import ExpressionError, InvalidRequestError
 @click.argument("machine", metavar="MACHINE")
 @click.option("--input", "input_", metavar="JSON|@FILE", help="The run's input, as JSON or from a file.")
 @click.option("--flow-run", metavar="FILE", help="A flow-run document: it is loaded, and its runId is the input.")
-@click.option("--load", metavar="DIR", help="Put DIR/<collection>/<id>.json into the store first, never over one there.")
+@click.option("--load", metavar="DIR", help="Put DIR/<collection>/<id>.json into the store first.")
 @click.option("--reload", is_flag=True, help="With --load or --flow-run: put documents over those that are there.")
 @click.option("--run-id", metavar="ID", help="Id of the run, for a machine without a key; a second start joins it.")
 @actions_option
@@ -104,14 +112,13 @@ def _input(text: str | None) -> dict[str, Any]:
     if text.startswith("@"):
         name = f"--input {text}"
         try:
-            with open(text[1:], encoding="utf-8-sig") as file:
-                text = file.read()
+            text = Path(text[1:]).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"{name}: the file cannot be read: {error}.") from None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{name} is not JSON: {error}.", remedy='Example: --input \'{"n": 21}\'.') from None
+        raise InvalidRequestError(f"{name} is not JSON: {error}.", remedy="Example: --input '{\"n\": 21}'.") from None
     if not isinstance(value, dict):
         raise InvalidRequestError(f"{name} must be a JSON object, not {type(value).__name__}.")
     return value

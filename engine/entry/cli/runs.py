@@ -17,7 +17,14 @@ from engine.core import event
 from engine.core.machine import Machine
 from engine.entry.application import RunResult
 from engine.entry.assembly import Assembly
-from engine.entry.cli.options import actions_option, artifacts_options, chart_options, configuration, import_actions, store_option
+from engine.entry.cli.options import (
+    actions_option,
+    artifacts_options,
+    chart_options,
+    configuration,
+    import_actions,
+    store_option,
+)
 from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.cli.run import report
 from engine.errors import InvalidRequestError

@@ -14,7 +14,7 @@ def command() -> None:
 
 @command.command("chart-img")
 @click.option("--port", type=click.IntRange(0, 65535), default=8086, show_default=True, help="0 takes a free one.")
-@click.option("--key", "keys", multiple=True, metavar="KEY[=PLAN]", help="An account; without any, every key is let in.")
+@click.option("--key", "keys", multiple=True, metavar="KEY[=PLAN]", help="An account; without any every key is let in.")
 def chart_img(port: int, keys: tuple[str, ...]) -> None:
     """Answer as Chart-IMG does: key check, validation, plan limits, drawn pictures of a made-up market."""
     try:
@@ -22,7 +22,9 @@ def chart_img(port: int, keys: tuple[str, ...]) -> None:
         from engine.testing.chart_img import account_from_text, simulate
     except ImportError as error:
         raise ConfigurationError(
-            "detent[simulator]", f"is not installed ({error.name} is missing).", remedy='pip install "detent[simulator]".'
+            "detent[simulator]",
+            f"is not installed ({error.name} is missing).",
+            remedy='pip install "detent[simulator]".',
         ) from None
     try:
         accounts = dict(account_from_text(key if "=" in key else f"{key}=BASIC") for key in keys)

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from engine.core.diagnostic import Diagnostic
 from engine.definition import Library
 from engine.entry.cli import EXIT_DEFINITION
 from engine.entry.cli.options import actions_option, import_actions
@@ -21,13 +22,15 @@ def command(machines: tuple[str, ...], actions: tuple[str, ...], format_: str) -
     """Report everything that is wrong with definitions, as file:line:column: message [rule] remedy."""
     import_actions(actions)
     library = Library(ACTIONS.declarations())
-    found = []
+    found: list[Diagnostic] = []
     for path in machines:
         machine, diagnostics = library.check(path)
         found.extend(one for one in diagnostics if one not in found)
         if format_ == "text" and machine is not None:
             states, transitions = len(machine.states), len(machine.branches())
-            click.echo(f"{path}: valid: {machine.name} version {machine.version}, {states} states, {transitions} transitions")
+            click.echo(
+                f"{path}: valid: {machine.name} version {machine.version}, {states} states, {transitions} transitions"
+            )
     if format_ == "json":
         names = ("file", "line", "column", "rule", "message", "remedy")
         rows = [(one.file, *one.position, one.rule, one.message, one.remedy) for one in found]

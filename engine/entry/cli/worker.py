@@ -6,12 +6,19 @@ import anyio
 import click
 
 from engine.entry.assembly import Assembly
-from engine.entry.cli.options import actions_option, artifacts_options, chart_options, configuration, import_actions, store_option
+from engine.entry.cli.options import (
+    actions_option,
+    artifacts_options,
+    chart_options,
+    configuration,
+    import_actions,
+    store_option,
+)
 from engine.entry.cli.progress import observer_for_terminal
 
 
 @click.command("worker")
-@click.option("--once", is_flag=True, required=True, help="Drain what is due or abandoned, short waits included, and end.")
+@click.option("--once", is_flag=True, required=True, help="Drain what is due or abandoned, and end.")
 @actions_option
 @chart_options
 @store_option
