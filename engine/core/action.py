@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
     """A handler's answer: its name chooses the transition, its value is `result` in expressions."""
 
     name: str
-    value: Any = {}  # a JSON value that may hold `Blob`s; never changed in place
+    value: Any = {}  # noqa: RUF012 - a JSON value, which may hold `Blob`s, and is never changed in place
 
 
 class Failure(NamedTuple):
@@ -111,7 +111,7 @@ class Remark(NamedTuple):
     """A log event that a pure decide asks for; written once, after its commit."""
 
     event: str
-    fields: Mapping[str, Json] = {}  # noqa: RUF012 - never changed in place
+    fields: Mapping[str, Json] = {}
     severity: str = "INFO"
 
 

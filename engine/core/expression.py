@@ -125,7 +125,7 @@ def _environment() -> Any:
         )
     ]
     return cel.NewEnv(
-        variables={name: kind.DYN for name in VARIABLES},
+        variables=dict.fromkeys(VARIABLES, kind.DYN),
         functions=[cel.FunctionDecl("backoff", overloads)],
         extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional()],
     )
@@ -147,7 +147,9 @@ def _cel(text: str, names: tuple[str, ...]) -> Evaluate:
         try:
             value = program.eval(data=data)
             found = _plain(value)
-        except Exception as problem:  # data or a result that the binding cannot convert: half a surrogate, optional.none()
+        except (
+            Exception
+        ) as problem:  # data or a result that the binding cannot convert: half a surrogate, optional.none()
             raise _Unanswerable(f"CEL cannot take the data or give the value: {type(problem).__name__}") from None
         if value.type().name() == "ERROR":
             raise _Unanswerable(str(found).partition(": ")[2].rstrip(".") or "no value")
@@ -271,9 +273,7 @@ class Template:
         return lambda scope: value
 
     def _string(self, text: str) -> Evaluate:
-        pieces: list[str | Expression] = []
-        for part in parts(text):
-            pieces.append(self._expression(part) if part.is_expression else part.text)
+        pieces = [self._expression(part) if part.is_expression else part.text for part in parts(text)]
         match pieces:
             case [Expression() as only]:
                 return only.evaluate

@@ -134,9 +134,7 @@ class Machine:
 
     def branches(self) -> tuple[Branch, ...]:
         """Every transition, in the order of the text."""
-        return tuple(
-            branch for state in self.states.values() for group in state.branches.values() for branch in group
-        )
+        return tuple(branch for state in self.states.values() for group in state.branches.values() for branch in group)
 
     def __repr__(self) -> str:
         return f"Machine({self.name} version {self.version}, {self.digest[:12]})"

@@ -75,6 +75,4 @@ class Snapshot(NamedTuple):
 
 def empty(run_id: str, machine: str, version: int, digest: str, key: str | None = None) -> Snapshot:
     """The snapshot of a run before its first event."""
-    return Snapshot(
-        run_id, machine, version, digest, key, 0, "", Status.PENDING, None, {}, {}, 1, {}, 0, None, None
-    )
+    return Snapshot(run_id, machine, version, digest, key, 0, "", Status.PENDING, None, {}, {}, 1, {}, 0, None, None)

@@ -174,13 +174,6 @@ class _Flattening:
         """Catches from the inside out, and the nearest cancel; neither covers the state that it leads to."""
         chain = leaf.ancestors()
         caught = self._branches(leaf, "catch", [(branch, state) for state in chain for branch in state.catch])
-        for branch in caught[: len(leaf.catch)]:
-            if branch.target == leaf.name:
-                self.text.report(
-                    branch.position, "transition-unreachable",
-                    f"a catch never covers its own target, so {leaf.name} cannot catch itself",
-                    "Use retry in its invoke, or lead through another state.",
-                )  # fmt: skip
         caught = tuple(branch for branch in caught if branch.target != leaf.name)
         found = {"catch": tuple(branch._replace(number=number) for number, branch in enumerate(caught))}
         owner = next((state for state in chain if state.cancel is not None), None)
