@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from engine.core.expression import Template
 from engine.definition import vocabulary
 from engine.definition.declaration import AfterDeclaration, BranchDeclaration, StateDeclaration
 from engine.definition.fields import ALWAYS_DEFINED, Fields, kind_of
@@ -141,6 +142,7 @@ def _after(fields: Fields) -> tuple[AfterDeclaration, ...]:
         holder = Fields(fields.text, fields.machine, {delay: delay}, after.path)
         template = holder.delay(delay, ALWAYS_DEFINED, in_key=True)
         branches = _branches(after, delay, data, ALWAYS_DEFINED)
-        if template is not None and branches:
-            found.append(AfterDeclaration(delay, template, branches))
+        if branches:
+            # A delay that is wrong is reported; where it leads is known all the same.
+            found.append(AfterDeclaration(delay, template or Template(1.0), branches))
     return tuple(found)

@@ -32,6 +32,7 @@ def check(text: Text, machine: MachineDeclaration, leaves: Mapping[str, State], 
 
 def _unreachable(text: Text, leaves: Mapping[str, State], ways: Ways, seen: set[str]) -> None:
     """state-unreachable."""
+    order = {name: at for at, name in enumerate(leaves)}
     lost = {name: targets - seen for name, targets in ways.items() if name not in seen}
     entered = {target for name, targets in lost.items() for target in targets if target != name}
     for group in components(lost):
@@ -39,7 +40,7 @@ def _unreachable(text: Text, leaves: Mapping[str, State], ways: Ways, seen: set[
             continue  # it is cut off together with a state before it
         if len(group) > 1 and any(group[0] in targets for name, targets in lost.items() if name not in group):
             continue
-        first = min(group, key=list(leaves).index)
+        first = min(group, key=order.__getitem__)
         behind = sorted(_closure([first], lost) - {first})
         message = f"no transition leads from the initial state to {first}"
         if behind:
@@ -61,23 +62,25 @@ def _endless(
         for target in targets:
             leading[target].add(name)
     ending = _closure([*finals, *(name for name in partial if name in leaves)], leading)
+    order = {name: at for at, name in enumerate(leaves)}
     endless = {name: targets for name, targets in ways.items() if name in seen and name not in ending}
     for group in components(endless):
-        if any(target not in group for name in group for target in endless[name]):
+        if set().union(*(endless[name] for name in group)) - set(group):
             continue  # what it leads to is reported
-        names = sorted(group, key=list(leaves).index)
+        names = sorted(group, key=order.__getitem__)
         message = f"from {_listed(names)} no way leads to a final state"
         text.report(leaves[names[0]].position, "final-unreachable", message, "Add a transition that leads to one.")
 
 
 def _cycles(text: Text, leaves: Mapping[str, State], ways: Ways) -> None:
     """cycle-unbounded: every cycle passes a state with max_visits."""
+    order = {name: at for at, name in enumerate(leaves)}
     unbounded = {name for name, leaf in leaves.items() if leaf.max_visits is None}
     inner = {name: ways[name] & unbounded for name in leaves if name in unbounded}
     for group in components(inner):
         if len(group) == 1 and group[0] not in inner[group[0]]:
             continue
-        names = sorted(group, key=list(leaves).index)
+        names = sorted(group, key=order.__getitem__)
         what = f"the cycle through {_listed(names)}" if len(names) > 1 else f"the transition from {names[0]} to itself"
         text.report(
             leaves[names[0]].position, "cycle-unbounded", f"{what} has no bound",
@@ -125,8 +128,9 @@ def components(ways: Ways) -> list[list[str]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[name])
                 if low[name] == index[name]:
-                    group = stack[stack.index(name) :]
-                    del stack[-len(group) :]
+                    group = [stack.pop()]
+                    while group[-1] != name:
+                        group.append(stack.pop())
                     done.update(group)
                     found.append(group)
     return found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from engine.core.action import ENGINE_CODES, INTERRUPTED, ActionDeclaration, ActionKind
+from engine.core.diagnostic import Position
 from engine.core.machine import Invoke, State, StateKind
 from engine.definition import graph
 from engine.definition.declaration import MachineDeclaration, StateDeclaration
@@ -99,9 +100,7 @@ def _parameters(subject: Subject, leaf: State, invoke: Invoke, action: ActionDec
 
 def _given(subject: Subject, leaf: State) -> list[str]:
     """The names under `with` as they are written; what did not compile is not missing."""
-    data: Any = subject.text.data
-    for part in subject.path(leaf, "invoke", "with"):
-        data = data.get(part) if isinstance(data, dict) else None
+    data = subject.text.data_at(subject.path(leaf, "invoke", "with"))
     return list(data) if isinstance(data, dict) else []
 
 
@@ -158,6 +157,8 @@ def _codes(subject: Subject) -> None:
     """error-unknown: each code that a catch or a retry names can occur, as far as the actions declare theirs."""
     report = subject.text.report
     for state in subject.machine.every_state():
+        if not state.catch and (state.invoke is None or not state.invoke.retry):
+            continue
         known = _possible(subject, state)
         if known is None:
             continue
@@ -192,6 +193,7 @@ def _data_flow(subject: Subject) -> None:
     """context-unassigned, input-undeclared, visits-unknown: what an expression reads is written somewhere."""
     report = subject.text.report
     assigned = subject.machine.assigned
+    names = {state.name: state for state in subject.machine.every_state()}
     declared = _input_names(subject.machine.input_schema)
     for expression, position in subject.machine.expressions:
         text = LITERAL.sub('""', expression.text)
@@ -204,11 +206,10 @@ def _data_flow(subject: Subject) -> None:
             if declared is not None and name not in declared:
                 message = f"the input's schema has no property {name!r}"
                 report(position, "input-undeclared", message, nearest(name, declared) or "Declare it.")
-        _visits(subject, text, position)
+        _visits(subject, names, text, position)
 
 
-def _visits(subject: Subject, text: str, position: Any) -> None:
-    names = {state.name: state for state in subject.machine.every_state()}
+def _visits(subject: Subject, names: Mapping[str, StateDeclaration], text: str, position: Position) -> None:
     for path in _VISITS.findall(text):
         state = names.get(path[1:])
         if state is None:

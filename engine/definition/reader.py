@@ -133,15 +133,18 @@ def _state(fields: Fields, name: str, parent: StateDeclaration | None) -> StateD
     fields.expect_keys(vocabulary.STATE, "a state")
     state.description = fields.string("description")
     state.is_compound = fields.has("states")
-    state.is_final = fields.has("type")
-    if state.is_final and fields.data["type"] != "final":
+    # A type that is wrong is no kind of its own beside another one.
+    others = any(fields.has(name) for name in vocabulary.KINDS if name != "type")
+    state.is_final = fields.has("type") and (fields.data["type"] == "final" or not others)
+    if fields.has("type") and fields.data["type"] != "final":
         remedy = "Leave it out otherwise: the other keys say of what kind a state is."
         fields.text.report(fields.at("type"), "value-invalid", "'type' can only be 'final'", remedy)
     _expect_kind(fields, state)
     state.initial = fields.string("initial") or None
     state.initial_position = fields.at("initial")
     state.timeout_s = fields.duration_s("timeout")
-    state.max_visits = fields.integer("max_visits", 1, VISITS_MAX)
+    # One that is wrong is reported, and bounds its cycles all the same.
+    state.max_visits = fields.integer("max_visits", 1, VISITS_MAX, VISITS_MAX if fields.has("max_visits") else None)
     state.status = _status(fields)
     state.output = fields.template("output")
     state.error = fields.template("error")
@@ -155,6 +158,8 @@ def _state(fields: Fields, name: str, parent: StateDeclaration | None) -> StateD
 def _expect_kind(fields: Fields, state: StateDeclaration) -> None:
     """A state is of exactly one kind, and keys of another kind in it are mistakes."""
     kinds = [name for name in ("states", "type", "invoke", "map", "always") if fields.has(name)]
+    if not state.is_final and "type" in kinds:
+        kinds.remove("type")
     if len(kinds) > 1:
         fields.report(
             kinds[1], "state-kind", f"{state.name} has both {kinds[0]!r} and {kinds[1]!r}",
@@ -172,7 +177,7 @@ def _expect_kind(fields: Fields, state: StateDeclaration) -> None:
         return
     allowed = vocabulary.KINDS[kind]
     for name in fields.data:
-        if name in vocabulary.STATE and name not in allowed:
+        if name in vocabulary.STATE and name not in (*allowed, "type"):
             state.is_partial = True
             fields.report(
                 name, "key-misplaced", f"{name!r} means nothing in {state.name}, a state with {kind!r}",

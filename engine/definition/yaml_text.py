@@ -92,6 +92,13 @@ class Text:
         """Where the value under `path` begins; the nearest enclosing value's place when it is not in the text."""
         return self._value_at(self._as_written(path))
 
+    def data_at(self, path: Path) -> Any:
+        """The value under a path of keys; `None` where there is none."""
+        data = self.data
+        for part in self._as_written(path):
+            data = data.get(part) if isinstance(data, dict) else None
+        return data
+
     def character_at(self, path: Path, value: str, offset: int, *, in_key: bool = False) -> Position:
         """Where the character at `offset` of the string `value` under `path` (or of the key itself) stands."""
         path = self._as_written(path)

@@ -245,5 +245,3 @@ def _sound(failure: Failure) -> Failure:
 
 def _internal(effect: Perform, error: BaseException) -> Failure:
     return Failure(EngineCode.INTERNAL, f"the handler of {effect.action} raised {type(error).__name__}")
-
-

@@ -79,7 +79,9 @@ class Commit:
             self.writes.append(Update(key, {("claimable_at_ms",): self.now_ms}))
         self.woken.append((run_id, self.now_ms))
 
-    def create(self, snapshot: Snapshot, taken: Sequence[Advanced], place: Place | None, root: str, *, own: bool) -> Head:
+    def create(
+        self, snapshot: Snapshot, taken: Sequence[Advanced], place: Place | None, root: str, *, own: bool
+    ) -> Head:
         """Record a new run with the steps it has taken so far; `own`: this worker goes on with it."""
         head = self._head(snapshot, taken[-1].effect, 1 if own else 0, place, root, self.now_ms, own=own)
         self.writes.append(Create(head_key(head.run_id), head.to_document()))
@@ -103,7 +105,15 @@ class Commit:
         self.writes.append(Create(entry_key(entry.run_id, entry.seq), entry.to_document()))
 
     def _head(
-        self, snapshot: Snapshot, effect: Effect, fence: int, place: Place | None, root: str, created_at_ms: int, *, own: bool
+        self,
+        snapshot: Snapshot,
+        effect: Effect,
+        fence: int,
+        place: Place | None,
+        root: str,
+        created_at_ms: int,
+        *,
+        own: bool,
     ) -> Head:
         begins = own and self.tenure.begins(effect, self.now_ms)
         claimable_at_ms = self.now_ms + self.tenure.lease_ms if begins else resting_until(effect, snapshot, self.now_ms)

@@ -12,6 +12,7 @@ from engine.core.machine import Machine
 from engine.core.write import Check, Create
 from engine.errors import InvalidRequestError
 from engine.runs.records import definition_key
+from engine.runs.transaction import Transactions
 from engine.store.port import Store
 
 
@@ -28,6 +29,7 @@ class Definitions:
 
     def __init__(self, store: Store, compiler: Compiler) -> None:
         self._store = store
+        self._transactions = Transactions(store)
         self._compiler = compiler
         self._stored: set[str] = set()
 
@@ -46,8 +48,9 @@ class Definitions:
             "source": json.dumps(machine.source, ensure_ascii=False, allow_nan=False),
             "children": {name: child.digest for name, child in machine.children.items()},
         }
-        await self._store.transact(
-            [key], lambda found, now_ms: ([Check(key) if found[key] is not None else Create(key, document)], None)
+        await self._transactions.transact(
+            [key],
+            lambda found, now_ms, token: ([Check(key) if found[key] is not None else Create(key, document)], None),
         )
         self._stored.add(machine.digest)
 

@@ -209,8 +209,6 @@ def child_run_id(place: Place) -> str:
     return _bounded(f"{place.parent}~{place.state}~{place.visit}~{_escaped(place.key)}")
 
 
-
-
 def _escaped(key: str) -> str:
     """A key with what no document id may hold, and `~`, which parts ids, percent-encoded; the rest stays readable."""
     safe = " !\"#$&'()*+,:;<=>?@[\\]^`{|}" if key.isascii() else " :,=@"

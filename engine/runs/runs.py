@@ -279,7 +279,13 @@ class Runs:
         return committed
 
     def _recorded(
-        self, commit: Commit, head: Head, machine: Machine, answer: _Answer, documents: Documents, fence: int | None = None
+        self,
+        commit: Commit,
+        head: Head,
+        machine: Machine,
+        answer: _Answer,
+        documents: Documents,
+        fence: int | None = None,
     ) -> tuple[list[Write], Committed]:
         """The writes of one step of a run that this worker holds, and of what follows from it."""
         advanced = advance(machine, head.snapshot, answer.event, self.secrets)

@@ -77,7 +77,9 @@ class _Begun(NamedTuple):
         return self.snapshot.status.is_final and all(isinstance(write, Check) for write in self.writes)
 
 
-async def start(runs: Runs, machine: Machine, value: Any, run_id: str | None, first: FirstAction, now_ms: int) -> Started:
+async def start(
+    runs: Runs, machine: Machine, value: Any, run_id: str | None, first: FirstAction, now_ms: int
+) -> Started:
     """Begin a run, or find the one that its id or key belongs to.
 
     `run_id` names a run of a machine without a key. Raises `InvalidRequestError` for an input against the
@@ -202,7 +204,11 @@ class _Starting:
         started = self._advance(snapshot, RunStarted(now_ms, self.value))
         effect = started.effect
         after = started.step.snapshot
-        if not act or not isinstance(effect, Perform) or self.runs.kind_of(effect.action) is not ActionKind.TRANSACTIONAL:
+        if (
+            not act
+            or not isinstance(effect, Perform)
+            or self.runs.kind_of(effect.action) is not ActionKind.TRANSACTIONAL
+        ):
             return _Begun((started,), (), (), ())
         read = tuple(self.first.keys(effect, after))
         _need(documents, read)
@@ -217,9 +223,7 @@ class _Starting:
     def _advance(self, snapshot: Snapshot, event: Event) -> Advanced:
         return advance(self.machine, snapshot, event, self.runs.secrets)
 
-    def created(
-        self, documents: Documents, now_ms: int, token: str, begun: _Begun
-    ) -> tuple[Sequence[Write], Started]:
+    def created(self, documents: Documents, now_ms: int, token: str, begun: _Begun) -> tuple[Sequence[Write], Started]:
         """The commit that creates a run with the steps it has begun with."""
         commit = Commit(now_ms, token, self.runs.tenure(), self.runs.secrets)
         snapshot = begun.snapshot
@@ -237,5 +241,3 @@ def _need(documents: Documents, keys: Sequence[Key]) -> None:
     missing = [key for key in keys if key not in documents]
     if missing:
         raise MoreKeys(missing)
-
-

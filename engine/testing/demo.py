@@ -54,7 +54,13 @@ def _show() -> None:
     say("The manifest:")
     for manifest in sorted(bucket.rglob("manifest.json")):
         say(f"  {manifest}")
-    say(f"\nLook into the run with: detent runs list --store sqlite:///{FOLDER}/detent.db")
+    say(f"\nLook into the run with: {_detent()} runs list --store sqlite:///{FOLDER}/detent.db")
+
+
+def _detent() -> str:
+    """The command as it can be typed in this folder."""
+    script = Path(sys.executable).with_name("detent")
+    return os.path.relpath(script) if script.exists() else "detent"
 
 
 def say(line: str) -> None:

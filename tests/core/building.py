@@ -35,7 +35,7 @@ def definition(states: dict[str, Any], **more: Any) -> dict[str, Any]:
 def compiled(source: dict[str, Any], *children: Machine) -> Machine:
     """The machine of a definition that is expected to have no diagnostics."""
     found = compile_source(source, "small.yaml", ACTIONS, {child.name: child for child in children}.get)
-    assert found.diagnostics == ()
+    assert [str(diagnostic) for diagnostic in found.diagnostics] == []
     assert found.machine is not None
     return found.machine
 

@@ -42,7 +42,12 @@ def test_microsteps(more: int) -> None:
 
 @pytest.mark.parametrize("more", NEAR)
 def test_visits_without_a_bound_of_their_own(more: int) -> None:
-    program = machine({"A": {"max_visits": bounds.VISITS_MAX, "invoke": {"action": "choose"}, "on": {"left": "A", "right": "END"}}, "END": DONE})
+    program = machine(
+        {
+            "A": {"max_visits": bounds.VISITS_MAX, "invoke": {"action": "choose"}, "on": {"left": "A", "right": "END"}},
+            "END": DONE,
+        }
+    )
     here = started(program).snapshot._replace(visits={"A": bounds.VISITS_MAX - 1 + more})
     taken = checked(program, here, returned("left"))
     assert taken.snapshot.status is (Status.FAILED if more > 0 else Status.RUNNING)
@@ -50,7 +55,11 @@ def test_visits_without_a_bound_of_their_own(more: int) -> None:
 
 def test_visits_beyond_the_bound_are_caught_once_and_then_end_the_run() -> None:
     again = {"invoke": {"action": "choose"}, "on": {"left": "A", "right": "END"}}
-    states = {"A": {**again, "max_visits": 2, "catch": {"errors": ["VISITS_EXCEEDED"], "target": "B"}}, "B": {**again, "max_visits": 9}, "END": BROKEN}
+    states = {
+        "A": {**again, "max_visits": 2, "catch": {"errors": ["VISITS_EXCEEDED"], "target": "B"}},
+        "B": {**again, "max_visits": 9},
+        "END": BROKEN,
+    }
     program = machine(states)
     there = after(program, returned("left"), returned("left"))
     assert (there.snapshot.state, there.snapshot.visits) == ("B", {"A": 3, "B": 1}), "the third entry is caught"
@@ -61,7 +70,9 @@ def test_visits_beyond_the_bound_are_caught_once_and_then_end_the_run() -> None:
 @pytest.mark.parametrize("more", NEAR)
 def test_items_of_a_map(more: int) -> None:
     call = {"map": {"machine": "child", "items": "${input.i}", "key": "${item}"}, "on": {"done": "END"}}
-    taken = started(machine({"M": call, "END": DONE}, CHILD), {"i": [str(n) for n in range(bounds.MAP_ITEMS_MAX + more)]})
+    taken = started(
+        machine({"M": call, "END": DONE}, CHILD), {"i": [str(n) for n in range(bounds.MAP_ITEMS_MAX + more)]}
+    )
     assert taken.snapshot.status is (Status.FAILED if more > 0 else Status.RUNNING)
     assert more <= 0 or taken.snapshot.error["code"] == "MAP_INVALID"
 
@@ -86,7 +97,13 @@ def test_seconds_of_a_delay(more: int) -> None:
 @pytest.mark.parametrize("more", NEAR)
 @pytest.mark.parametrize("letter", ["a", "ü"], ids=["one byte", "two bytes"])
 def test_bytes_of_a_snapshot(more: int, letter: str) -> None:
-    program = machine({"A": {"invoke": {"action": "do", "assign": {"v": "${result}"}}, "on": {"done": "W"}}, "W": {"on": {"go": "END"}}, "END": DONE})
+    program = machine(
+        {
+            "A": {"invoke": {"action": "do", "assign": {"v": "${result}"}}, "on": {"done": "W"}},
+            "W": {"on": {"go": "END"}},
+            "END": DONE,
+        }
+    )
     here = started(program).snapshot
     size = len(after(program, returned(value="")).snapshot.encode())
     room = bounds.CONTEXT_BYTES_MAX - size + more
@@ -99,7 +116,13 @@ def test_bytes_of_a_snapshot(more: int, letter: str) -> None:
 
 def test_a_snapshot_of_quotes_is_measured_as_it_is_stored() -> None:
     """Within its bound as a text, and over a document's once its quotes are escaped: found in the store by itself."""
-    program = machine({"A": {"invoke": {"action": "do", "assign": {"v": "${result}"}}, "on": {"done": "W"}}, "W": {"on": {"go": "END"}}, "END": DONE})
+    program = machine(
+        {
+            "A": {"invoke": {"action": "do", "assign": {"v": "${result}"}}, "on": {"done": "W"}},
+            "W": {"on": {"go": "END"}},
+            "END": DONE,
+        }
+    )
     quotes = [""] * 230_000
     after_it = after(program, returned(value=quotes)).snapshot
     assert len(after_it.encode()) < bounds.CONTEXT_BYTES_MAX
@@ -110,7 +133,9 @@ def test_a_snapshot_of_quotes_is_measured_as_it_is_stored() -> None:
 def test_an_outcome_too_large_for_its_journal_entry_is_refused_though_nothing_keeps_it() -> None:
     program = machine({"A": {"invoke": {"action": "do"}, "on": {"done": "W"}}, "W": {"on": {"go": "END"}}, "END": DONE})
     here = started(program).snapshot
-    room = commit.TEXT_BYTES_MAX - len(canonical.encode(canonical.encode({"at_ms": AT, "event": "action_returned", "name": "done", "value": ""})))
+    room = commit.TEXT_BYTES_MAX - len(
+        canonical.encode(canonical.encode({"at_ms": AT, "event": "action_returned", "name": "done", "value": ""}))
+    )
     for more in NEAR:
         taken = commit.advance(program, here, ActionReturned(AT, "done", "x" * (room + more)), NONE)
         assert isinstance(taken.event, StepRefused) is (more > 0)
@@ -119,7 +144,10 @@ def test_an_outcome_too_large_for_its_journal_entry_is_refused_though_nothing_ke
 
 
 def test_inputs_of_items_too_large_for_a_document_are_refused() -> None:
-    call = {"map": {"machine": "child", "items": "${input.i}", "key": "${item}", "input": {"b": "${input.b}"}}, "on": {"done": "END"}}
+    call = {
+        "map": {"machine": "child", "items": "${input.i}", "key": "${item}", "input": {"b": "${input.b}"}},
+        "on": {"done": "END"},
+    }
     program = machine({"M": call, "END": DONE}, CHILD)
     value = {"i": [str(n) for n in range(20)], "b": "x" * 100_000}
     taken = commit.advance(program, fresh(program), RunStarted(AT, value), NONE)
@@ -183,7 +211,10 @@ def test_values_that_are_too_deep_or_too_long_are_not_json(more: int) -> None:
 def test_numbers_that_a_definition_may_ask_for(more: int) -> None:
     act = {"invoke": {"action": "do"}, "on": {"done": "END"}}
     retry = {"invoke": {"action": "do", "retry": {"attempts": bounds.ATTEMPTS_MAX + more}}, "on": {"done": "END"}}
-    lanes = {"map": {"machine": "child", "items": [], "key": "k", "concurrency": bounds.MAP_CONCURRENCY_MAX + more}, "on": {"done": "END"}}
+    lanes = {
+        "map": {"machine": "child", "items": [], "key": "k", "concurrency": bounds.MAP_CONCURRENCY_MAX + more},
+        "on": {"done": "END"},
+    }
     visits = {**act, "max_visits": bounds.VISITS_MAX + more}
     for state in (retry, lanes, visits):
         assert valid(definition({"S": state, "END": DONE})) is (more <= 0)
@@ -211,4 +242,6 @@ def test_every_bound_is_tested() -> None:
     """Here, or (the bytes of a blob) where they are met: tests/runner/test_perform.py."""
     here = Path(__file__)
     texts = [path.read_text(encoding="utf-8") for path in (here, here.parent.parent / "runner" / "test_perform.py")]
-    assert [name for name in vars(bounds) if name.isupper() and not any(f"bounds.{name}" in text for text in texts)] == []
+    assert [
+        name for name in vars(bounds) if name.isupper() and not any(f"bounds.{name}" in text for text in texts)
+    ] == []

@@ -24,11 +24,22 @@ def signal(name: str = "go", value: object = None) -> SignalReceived:
 
 def test_an_outcome_assigns_then_guards_then_assigns_then_delays() -> None:
     """Each sees what came before it: the invoke's assign, the guard, the branch's assign, its delay."""
-    left = {"guard": "context.n == 5 && result.n == 5", "target": "END", "assign": {"m": "${context.n + 1}"}, "after": "${context.m}"}
-    program = machine({"A": {**LEFT, "on": {"left": [left, {"target": "BAD"}], "right": "BAD"}}, "END": DONE, "BAD": BROKEN})
+    left = {
+        "guard": "context.n == 5 && result.n == 5",
+        "target": "END",
+        "assign": {"m": "${context.n + 1}"},
+        "after": "${context.m}",
+    }
+    program = machine(
+        {"A": {**LEFT, "on": {"left": [left, {"target": "BAD"}], "right": "BAD"}}, "END": DONE, "BAD": BROKEN}
+    )
     taken = after(program, returned("left", {"n": 5}))
     assert (taken.snapshot.state, taken.snapshot.context) == ("END", {"n": 5, "m": 6})
-    assert (taken.snapshot.status, taken.snapshot.timers, taken.effects) == (Status.WAITING, {"delay": AT + 6000}, (Rest(AT + 6000),))
+    assert (taken.snapshot.status, taken.snapshot.timers, taken.effects) == (
+        Status.WAITING,
+        {"delay": AT + 6000},
+        (Rest(AT + 6000),),
+    )
     assert checked(program, taken.snapshot, TimerFired(AT + 6000, "delay")).snapshot.status is Status.SUCCEEDED
 
 
@@ -75,10 +86,18 @@ def test_a_delay_that_is_no_time_fails_before_the_transition(delay: object) -> N
 
 
 def test_a_failure_is_tried_again_with_growing_delays_and_then_caught() -> None:
-    state = {"invoke": {"action": "do", "retry": RETRY}, "on": {"done": "END"}, "catch": {"target": "BAD", "assign": {"e": "${error}"}}}
+    state = {
+        "invoke": {"action": "do", "retry": RETRY},
+        "on": {"done": "END"},
+        "catch": {"target": "BAD", "assign": {"e": "${error}"}},
+    }
     program = machine({"A": state, "END": DONE, "BAD": BROKEN})
     first = after(program, failed())
-    assert (first.snapshot.attempt, first.snapshot.timers, first.effects) == (2, {"retry": AT + 2000}, (Rest(AT + 2000),))
+    assert (first.snapshot.attempt, first.snapshot.timers, first.effects) == (
+        2,
+        {"retry": AT + 2000},
+        (Rest(AT + 2000),),
+    )
     again = checked(program, first.snapshot, TimerFired(AT + 2000, "retry"))
     assert again.effects == (Perform("do", {}, None, 2, "r1:A:1"),), "the idempotency key stays"
     second = checked(program, again.snapshot, failed(at_ms=AT + 2000))
@@ -102,7 +121,11 @@ def test_the_first_retry_that_covers_a_failure_decides() -> None:
 
 
 def test_catches_are_asked_from_the_inside_out() -> None:
-    inner = {"invoke": {"action": "do"}, "on": {"done": "END"}, "catch": [{"errors": ["INNER"], "target": "A"}, {"guard": "error.retriable", "target": "B"}]}
+    inner = {
+        "invoke": {"action": "do"},
+        "on": {"done": "END"},
+        "catch": [{"errors": ["INNER"], "target": "A"}, {"guard": "error.retriable", "target": "B"}],
+    }
     outer = {"initial": "IN", "catch": {"errors": ["OUTER"], "target": "C"}, "states": {"IN": inner}}
     program = machine({"OUT": outer, "A": DONE, "B": DONE, "C": DONE, "END": DONE})
     assert after(program, failed("INNER")).snapshot.state == "A"
@@ -119,7 +142,10 @@ def test_a_catch_that_cannot_be_evaluated_leaves_its_turn_to_the_next() -> None:
 
 
 def test_a_catch_does_not_cover_the_state_that_it_leads_to() -> None:
-    inner = {"A": {"invoke": {"action": "do"}, "on": {"done": "END"}}, "CLEANING": {"invoke": {"action": "do"}, "on": {"done": "END"}}}
+    inner = {
+        "A": {"invoke": {"action": "do"}, "on": {"done": "END"}},
+        "CLEANING": {"invoke": {"action": "do"}, "on": {"done": "END"}},
+    }
     program = machine({"OUT": {"initial": "A", "catch": "OUT.CLEANING", "states": inner}, "END": DONE})
     cleaning = after(program, failed())
     assert cleaning.snapshot.state == "OUT.CLEANING"
@@ -150,8 +176,17 @@ def test_a_timeout_of_a_wait_or_a_map_is_a_failure_that_may_be_caught() -> None:
 
 
 def test_a_finished_map_assigns_its_items() -> None:
-    call = {"map": {"machine": "child", "items": "${input.i}", "key": "${item}", "assign": {"n": "${size(result.items)}"}}}
-    program = machine({"M": {**call, "on": {"done": [{"guard": "context.n == 1", "target": "END"}, {"target": "BAD"}]}}, "END": DONE, "BAD": BROKEN}, CHILD)
+    call = {
+        "map": {"machine": "child", "items": "${input.i}", "key": "${item}", "assign": {"n": "${size(result.items)}"}}
+    }
+    program = machine(
+        {
+            "M": {**call, "on": {"done": [{"guard": "context.n == 1", "target": "END"}, {"target": "BAD"}]}},
+            "END": DONE,
+            "BAD": BROKEN,
+        },
+        CHILD,
+    )
     assert after(program, MapFinished(AT, [{"key": "a"}]), value={"i": ["a"]}).snapshot.state == "END"
 
 
@@ -165,7 +200,11 @@ def test_a_signal_is_taken_by_name_with_its_value() -> None:
 
 
 def test_a_signal_does_not_reach_a_wait_that_has_not_begun() -> None:
-    states = {"A": {"invoke": {"action": "do"}, "on": {"done": {"target": "W", "after": 9}}}, "W": {"on": {"go": "END"}}, "END": DONE}
+    states = {
+        "A": {"invoke": {"action": "do"}, "on": {"done": {"target": "W", "after": 9}}},
+        "W": {"on": {"go": "END"}},
+        "END": DONE,
+    }
     with pytest.raises(IllegalEventError, match="not begun"):
         after(machine(states), returned(), signal())
 
@@ -176,7 +215,11 @@ def test_a_cancel_goes_its_way_or_ends_the_run() -> None:
     ended = after(machine(plain), ask)
     assert (ended.snapshot.status, ended.snapshot.error["message"]) == (Status.CANCELLED, "enough")
     inner = {**plain["A"], "on": {"done": "END"}}
-    way = {"initial": "A", "cancel": {"target": "OUT.TIDY", "assign": {"why": "${error.message}"}}, "states": {"A": inner, "TIDY": inner}}
+    way = {
+        "initial": "A",
+        "cancel": {"target": "OUT.TIDY", "assign": {"why": "${error.message}"}},
+        "states": {"A": inner, "TIDY": inner},
+    }
     program = machine({"OUT": way, "END": DONE})
     tidying = after(program, ask)
     assert (tidying.snapshot.state, tidying.snapshot.context) == ("OUT.TIDY", {"why": "enough"})
@@ -190,7 +233,11 @@ def test_a_refused_step_takes_the_catch_unless_it_is_the_last() -> None:
     refusal = StepRefused(AT, Failure("CONTEXT_TOO_LARGE", "too large"))
     assert after(program, refusal).snapshot.output == "caught"
     last = after(program, refusal._replace(is_last=True))
-    assert (last.snapshot.state, last.snapshot.status, last.snapshot.error["code"]) == ("A", Status.FAILED, "CONTEXT_TOO_LARGE")
+    assert (last.snapshot.state, last.snapshot.status, last.snapshot.error["code"]) == (
+        "A",
+        Status.FAILED,
+        "CONTEXT_TOO_LARGE",
+    )
 
 
 # What does not fit

@@ -11,8 +11,14 @@ from engine.core.snapshot import Status
 from engine.core.step import pending
 from tests.core.building import AT, BROKEN, CHILD, DONE, after, checked, failed, machine, returned, started
 
-ACT = {"invoke": {"action": "do", "with": {"n": "${input.n + 1}", "of": "${run.id}"}, "timeout": 5}, "on": {"done": "END"}}
-MAP = {"map": {"machine": "child", "items": "${input.items}", "key": "${item.k}", "assign": {"all": "${result.items}"}}, "on": {"done": "END"}}
+ACT = {
+    "invoke": {"action": "do", "with": {"n": "${input.n + 1}", "of": "${run.id}"}, "timeout": 5},
+    "on": {"done": "END"},
+}
+MAP = {
+    "map": {"machine": "child", "items": "${input.items}", "key": "${item.k}", "assign": {"all": "${result.items}"}},
+    "on": {"done": "END"},
+}
 
 
 def test_entering_an_action_asks_for_it_once() -> None:
@@ -48,7 +54,11 @@ def test_input_and_quorum_of_a_map_are_rendered() -> None:
 def test_a_map_with_no_items_is_done_at_once_and_starts_nothing() -> None:
     taken = started(machine({"M": MAP, "END": {"type": "final", "output": "${context.all}"}}, CHILD), {"items": []})
     assert taken.effects == (Finish(),)
-    assert (taken.snapshot.status, taken.snapshot.output, taken.snapshot.visits) == (Status.SUCCEEDED, [], {"M": 1, "END": 1})
+    assert (taken.snapshot.status, taken.snapshot.output, taken.snapshot.visits) == (
+        Status.SUCCEEDED,
+        [],
+        {"M": 1, "END": 1},
+    )
 
 
 def test_a_map_that_is_entered_after_a_delay_and_has_no_items_was_never_started() -> None:
@@ -118,7 +128,11 @@ def test_a_wait_without_timers_rests_until_a_signal() -> None:
 def test_a_final_state_gives_its_output_and_error() -> None:
     end = {"type": "final", "status": "CANCELLED", "output": {"n": "${input.n}"}, "error": {"code": "X"}}
     taken = started(machine({"C": {"always": "END"}, "END": end}), {"n": 3})
-    assert (taken.snapshot.status, taken.snapshot.output, taken.snapshot.error) == (Status.CANCELLED, {"n": 3}, {"code": "X"})
+    assert (taken.snapshot.status, taken.snapshot.output, taken.snapshot.error) == (
+        Status.CANCELLED,
+        {"n": 3},
+        {"code": "X"},
+    )
 
 
 def test_an_output_that_fails_ends_the_run_as_failed() -> None:
@@ -150,4 +164,6 @@ def test_leaving_a_map_stops_it_however_it_is_left() -> None:
     stop = StopMap("M", 1)
     assert checked(program, running, MapFinished(AT, [])).effects == (stop, Finish())
     assert checked(program, running, TimerFired(AT + 9_000, "timeout")).effects == (stop, Finish())
-    assert checked(program, running, failed("OTHER")).effects == (stop, Finish()), "also when the run ends where it stands"
+    assert checked(program, running, failed("OTHER")).effects == (stop, Finish()), (
+        "also when the run ends where it stands"
+    )

@@ -49,7 +49,7 @@ def test_the_canonical_form() -> None:
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        (float("nan"), "$ is nan"), ([0, {"a": float("inf")}], r"\$\[1\].a"), ({1: 2}, "the key 1"), ({"a": {3}}, r"\$.a is a set"),
+        (float("nan"), r"\$ is nan"), ([0, {"a": float("inf")}], r"\$\[1\].a"), ({1: 2}, "the key 1"), ({"a": {3}}, r"\$.a is a set"),
         (b"", "bytes"), ({"a": ["\ud800"]}, r"\$.a\[0\] holds half"), ({"\udfff": 1}, "half"), ([object()], "object"),
     ],
 )  # fmt: skip
@@ -122,7 +122,12 @@ QUOTED = 'se"cret\\ü\nkey'
 
 def test_a_secret_is_found_as_it_is_and_as_json_holds_it() -> None:
     secrets = Secrets([QUOTED])
-    for text in (QUOTED, json.dumps({"a": QUOTED}), json.dumps({"a": QUOTED}, ensure_ascii=False), canonical.encode([QUOTED])):
+    for text in (
+        QUOTED,
+        json.dumps({"a": QUOTED}),
+        json.dumps({"a": QUOTED}, ensure_ascii=False),
+        canonical.encode([QUOTED]),
+    ):
         assert secrets.found_in(f"before {text} after")
         assert QUOTED not in secrets.redact(text)
         assert REDACTED in secrets.redact(text)
@@ -142,7 +147,10 @@ def test_a_short_secret_is_redacted_as_a_word_and_never_searched_for() -> None:
     short = "k2"
     assert len(short) < LENGTH_MIN
     secrets = Secrets([short])
-    assert secrets.redact("k2 is a key, k22 and xk2 are not; (k2)") == f"{REDACTED} is a key, k22 and xk2 are not; ({REDACTED})"
+    assert (
+        secrets.redact("k2 is a key, k22 and xk2 are not; (k2)")
+        == f"{REDACTED} is a key, k22 and xk2 are not; ({REDACTED})"
+    )
     assert not secrets.found_in("k2")
     assert Secrets(["x" * LENGTH_MIN]).found_in("x" * LENGTH_MIN)
     assert Secrets().redact("k2") == "k2"
@@ -164,7 +172,9 @@ def test_backoff(attempt: int, first: float, factor: float, error: Any, expected
 
 @given(st.integers(1, 100), st.floats(0, 1), st.none() | st.floats(0, 1000), st.text(max_size=4))
 @KEPT
-def test_jitter_comes_from_the_seed_and_never_goes_below_retry_after(attempt: int, jitter: float, least: float | None, seed: str) -> None:
+def test_jitter_comes_from_the_seed_and_never_goes_below_retry_after(
+    attempt: int, jitter: float, least: float | None, seed: str
+) -> None:
     policy = RetryPolicy(100, None, 1.0, 2.0, 60.0, jitter)
     delay = policy.delay_s(attempt, least, seed)
     assert delay == policy.delay_s(attempt, least, seed)
@@ -197,7 +207,9 @@ def test_every_type_of_event_has_an_example_and_a_tag() -> None:
     assert len({event.tag(examples[0]) for examples in EXAMPLES.values()}) == len(EXAMPLES)
 
 
-@pytest.mark.parametrize("given_event", [entry for examples in EXAMPLES.values() for entry in examples], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "given_event", [entry for examples in EXAMPLES.values() for entry in examples], ids=lambda e: type(e).__name__
+)
 def test_an_event_comes_back_from_its_journal_form(given_event: Any) -> None:
     text = canonical.encode(event.to_json(given_event))
     back = event.from_json(canonical.decode(text))
@@ -212,7 +224,9 @@ def test_keys_without_a_value_are_left_out_of_a_failure() -> None:
 
 
 def test_a_snapshot_comes_back_from_its_text() -> None:
-    snapshot = started(machine({"W": {"on": {"go": "END"}, "after": {"1s": "END"}}, "END": DONE}), {"a": [1.0, 1, None]}).snapshot
+    snapshot = started(
+        machine({"W": {"on": {"go": "END"}, "after": {"1s": "END"}}, "END": DONE}), {"a": [1.0, 1, None]}
+    ).snapshot
     back = type(snapshot).decode(snapshot.encode())
     assert back == snapshot
     assert back.encode() == snapshot.encode()

@@ -47,6 +47,7 @@ def test_catches_are_inherited_from_the_inside_out():
     machine = compiled(NESTED)
 
     assert targets(machine, "OUTER.INNER.WORK", "catch") == ["LATE", "OUTER.HELP", "LATE", "OUTER.HELP"]
+    assert [branch.number for branch in machine.states["OUTER.INNER.WORK"].branches["catch"]] == [0, 1, 2, 3]
     assert targets(machine, "OUTER.INNER.SHORT", "catch") == ["OUTER.HELP", "LATE", "OUTER.HELP"]
 
 
@@ -114,8 +115,7 @@ def test_a_target_means_the_innermost_state_of_its_name(target, expected):
 
 def test_a_relative_target_may_name_a_state_inside():
     machine = compiled(
-        "machine: m\ninitial: A\nstates:\n"
-        "  A: {initial: B, cancel: C, states: {B: {on: {go: C}}, C: {type: final}}}\n"
+        "machine: m\ninitial: A\nstates:\n  A: {initial: B, cancel: C, states: {B: {on: {go: C}}, C: {type: final}}}\n"
     )
 
     assert targets(machine, "A.B", "cancel") == ["A.C"]

@@ -49,7 +49,9 @@ def test_every_diagnostic_has_a_place_a_rule_and_a_remedy(path):
 
 
 def test_every_rule_in_the_code_has_a_fixture():
-    reported = {LINE.fullmatch(line)[1] for path in INVALID for line in path.with_suffix(".out").read_text().splitlines()}
+    reported = {
+        LINE.fullmatch(line)[1] for path in INVALID for line in path.with_suffix(".out").read_text().splitlines()
+    }
 
     assert rules_in_the_code() == reported
 

@@ -60,7 +60,9 @@ def test_a_missing_child_is_reported_at_each_map_that_names_it(folder):
 
 
 def test_a_childs_own_diagnostics_come_once_with_its_file_and_nothing_else(folder):
-    path = folder(top=PARENT.format(name="top", child="low"), low=LEAF.format(name="low") + "colour: blue\n") / "top.yaml"
+    path = (
+        folder(top=PARENT.format(name="top", child="low"), low=LEAF.format(name="low") + "colour: blue\n") / "top.yaml"
+    )
 
     (found,) = Library(ACTIONS).check(path).diagnostics
 
@@ -132,7 +134,9 @@ def test_a_stored_definition_is_rebuilt_to_the_same_machine(path):
 
 def test_a_stored_definition_that_this_release_cannot_run_says_why():
     with pytest.raises(DefinitionError) as caught:
-        Library(ACTIONS).rebuild({"machine": "m", "initial": "A", "states": {"A": {"invoke": {"action": "gone"}}}}, {}, "m.yaml")
+        Library(ACTIONS).rebuild(
+            {"machine": "m", "initial": "A", "states": {"A": {"invoke": {"action": "gone"}}}}, {}, "m.yaml"
+        )
 
     assert "action-unknown" in [found.rule for found in caught.value.diagnostics]
 

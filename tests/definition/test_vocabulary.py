@@ -110,7 +110,9 @@ def test_an_example_of_the_documentation_compiles(text):
     assert VALIDATOR.is_valid(parse(text, "m.yaml").data)
 
 
-@pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind], ids=range(sum(1 for kind, _ in BLOCKS if kind)))
+@pytest.mark.parametrize(
+    "text", [text for kind, text in BLOCKS if kind], ids=range(sum(1 for kind, _ in BLOCKS if kind))
+)
 def test_a_fragment_of_the_documentation_is_yaml(text):
     assert [found for found in parse(text, "m.yaml").diagnostics if found.rule != "text-empty"] == []
 

@@ -21,6 +21,6 @@ _WRITERS: Final = {"mermaid": mermaid.write, "dot": dot.write, "svg": svg.write}
 __all__ = ["FORMATS", "Format", "Picture", "compose", "draw"]
 
 
-def draw(machine: Machine, format: Format) -> str:  # noqa: A002 - the word that the command line has for it
+def draw(machine: Machine, format: Format) -> str:
     """The picture of a machine. Raises `ConfigurationError` for an SVG when Graphviz is not installed."""
     return _WRITERS[format](compose(machine))

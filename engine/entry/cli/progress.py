@@ -109,8 +109,9 @@ class LiveView:
         self._runs[snapshot.run_id] = snapshot
         path = self._path.setdefault(snapshot.run_id, [])
         for name in [branch.target for branch in committed.taken] or [snapshot.state]:
-            if name and (not path or path[-1] != name):
-                path.append(name)
+            leaf = name.rpartition(".")[2]
+            if leaf and path[-1:] != [leaf]:
+                path.append(leaf)
 
     def declined(self, machine: Machine, snapshot: Snapshot, taken: tuple[Branch, ...]) -> None:
         """See `Observer`: the summary says it."""
