@@ -11,6 +11,6 @@ from engine.runs.runs import Claim, Committed, Held, Runs
 from engine.runs.start import FirstAction, Started, start
 
 __all__ = [
-    "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs", "Started", "Tenure",
-    "start",
+    "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs",
+    "Started", "Tenure", "start",
 ]  # fmt: skip

@@ -64,7 +64,7 @@ class Commit:
     writes: list[Write] = field(default_factory=list)
     woken: list[tuple[str, int]] = field(default_factory=list)
 
-    def keys(self) -> list[Key]:
+    def touched(self) -> list[Key]:
         """Every key that the writes touch."""
         return [write.key for write in self.writes]
 

@@ -297,7 +297,7 @@ class Runs:
         # A step that was refused records another event; the action has then not happened, and writes nothing.
         happened = advanced.event is answer.event
         commit.writes.extend(answer.writes if happened else ())
-        missing = [key for key in commit.keys() if key not in documents]
+        missing = [key for key in commit.touched() if key not in documents]
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken

@@ -230,7 +230,7 @@ class _Starting:
         head = commit.create(snapshot, begun.taken, None, snapshot.run_id, own=True)
         maps.record_effects(commit, head, self.machine, begun.taken, documents)
         commit.writes.extend(begun.writes)
-        _need(documents, commit.keys())
+        _need(documents, commit.touched())
         claim = Claim(head, self.machine, pending(self.machine, snapshot)) if head.begun else None
         event = begun.taken[-1].event
         committed = Committed(head, claim, tuple(commit.woken), begun.branches, event, begun.remarks)
