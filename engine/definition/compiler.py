@@ -51,19 +51,26 @@ def compile_text(text: str, file: str, actions: Mapping[str, ActionDeclaration],
 def compile_source(
     source: Mapping[str, Any], file: str, actions: Mapping[str, ActionDeclaration], children: Children
 ) -> Compiled:
-    """Compile a definition that was parsed before: the stored form of a machine that a run began with."""
+    """Compile a definition that was parsed before: the stored form of a machine that a run began with.
+
+    It was judged when it was loaded first. It is not judged again: an action that has one more outcome today, or a
+    rule that is new, must not strand a run in flight. What the definition does not handle is a failure at run time.
+    """
     text = Text(file)
     text.data = source
-    return _compile(text, actions, children)
+    return _compile(text, actions, children, is_judged=True)
 
 
-def _compile(text: Text, actions: Mapping[str, ActionDeclaration], children: Children) -> Compiled:
+def _compile(
+    text: Text, actions: Mapping[str, ActionDeclaration], children: Children, *, is_judged: bool = False
+) -> Compiled:
     declaration = read(text)
     named = dict.fromkeys(state.map.machine for state in declaration.every_state() if state.map is not None)
     found = {name: children(name) for name in named if name}
     flattening = _Flattening(text, declaration)
     leaves = flattening.leaves()
-    lint.check(text, declaration, leaves, flattening.start(), actions)
+    if not is_judged:
+        lint.check(text, declaration, leaves, flattening.start(), actions)
     _expect_children(text, leaves, found)
     diagnostics = tuple(sorted(set(text.diagnostics), key=lambda found: (found.position, found.rule, found.message)))
     if diagnostics:

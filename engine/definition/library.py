@@ -45,9 +45,10 @@ class Library:
 
     def add(self, machine: Machine) -> None:
         """Remember a machine and its children by digest."""
-        self._by_digest[machine.digest] = machine
-        for child in machine.children.values():
-            self.add(child)
+        if machine.digest not in self._by_digest:
+            self._by_digest[machine.digest] = machine
+            for child in machine.children.values():
+                self.add(child)
 
     def get(self, digest: str) -> Machine | None:
         """The machine with this digest, if this process has met it."""

@@ -29,7 +29,7 @@ from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS, Registry
 from engine.runner.clock import Clock, SystemClock
 from engine.runner.driver import Driver
-from engine.runner.observer import Observer, Silent
+from engine.runner.observer import Observer, Shielded, Silent
 from engine.runner.perform import Performer
 from engine.runner.worker import Worker
 from engine.runs import INDEXES, Definitions, FirstAction, Head, Runs, Started, Tenure, start
@@ -41,6 +41,7 @@ DEFAULT_ARTIFACTS: Final = "folder:.detent/artifacts"
 DEFAULT_BUCKET: Final = "local"
 DEFAULT_LEASE_S: Final = 60.0
 DEFAULT_CONCURRENCY: Final = 20
+LEASE_S_MAX: Final = 3600.0
 PATIENCE_S: Final = 60.0
 """How long a run is waited for when it waits for a timer."""
 
@@ -101,6 +102,10 @@ class Engine:
         worker: str | None = None,
         library: Library | None = None,
     ) -> None:
+        if isinstance(lease_s, bool) or not isinstance(lease_s, (int, float)) or not 0 < lease_s <= LEASE_S_MAX:
+            raise InvalidRequestError(f"lease_s must be a number of seconds up to {LEASE_S_MAX:g}, not {lease_s!r}.")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise InvalidRequestError(f"concurrency must be an integer from 1, not {concurrency!r}.")
         self.secrets = secrets if secrets is not None else Secrets()
         self.clock: Clock = clock or SystemClock()
         self.worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{randomness.token_hex(3)}"
@@ -109,7 +114,7 @@ class Engine:
         self._bucket = bucket
         self._handlers: Mapping[str, Handler] = ACTIONS if actions is None else actions
         self._services = services
-        self._observer: Observer = observer or Silent()
+        self._observer: Observer = Shielded(observer or Silent())
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._goes_on = True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from engine.core import canonical
 from engine.core.machine import Machine, Pool
@@ -12,6 +13,7 @@ from engine.core.secret import Secrets
 from engine.definition import Library
 from engine.entry.application import Engine
 from engine.entry.configuration import Configuration
+from engine.errors import InvalidRequestError
 from engine.handlers.accounts import AccountPools
 from engine.handlers.chart_img import ChartImg, ChartImgSettings
 from engine.handlers.ledger import Ledger
@@ -20,9 +22,12 @@ from engine.handlers.templates import ChartDefaults
 from engine.runner.clock import SystemClock
 from engine.runner.observer import Observer, Silent
 from engine.runs import INDEXES
-from engine.runs.records import DEFINITIONS
+from engine.runs.records import RUNS, definition_key
 from engine.store import open_store
-from engine.store.port import Store
+from engine.store.port import Order, Store, Where
+
+LEARNT_MAX: Final = 1000
+"""Unfinished runs whose definitions are looked into before an engine opens."""
 
 
 class Assembly:
@@ -34,11 +39,14 @@ class Assembly:
         self.observer = observer
         self.library = Library(ACTIONS.declarations())
         self._pools: dict[str, Pool] = {}
+        self._reads_only = False
 
     @classmethod
     def for_reading(cls, config: Configuration) -> Assembly:
-        """For a command that runs nothing."""
-        return cls(config, Secrets(), Silent())
+        """For a command that runs nothing: its store must exist, and no account is needed."""
+        assembly = cls(config, Secrets(), Silent())
+        assembly._reads_only = True
+        return assembly
 
     def load(self, path: str) -> Machine:
         """Compile a definition. Raises `DefinitionError`."""
@@ -54,19 +62,18 @@ class Assembly:
         ]
 
     @asynccontextmanager
-    async def engine(self, *, any_run: bool = False) -> AsyncIterator[Engine]:
-        """An open engine, closed with everything that it was given.
-
-        `any_run`: it may go on with any run of its store, so the pools of every stored definition are learnt first.
-        """
+    async def engine(self) -> AsyncIterator[Engine]:
+        """An open engine, closed with everything that it was given."""
         config = self.config
         clock = SystemClock()
+        if self._reads_only:
+            expect_store(config.store)
         store = await open_store(config.store, indexes=INDEXES, now_ms=clock.now_ms)
         services: list[object] = []
         try:
-            if any_run:
+            if not self._reads_only:
                 await self._learn(store)
-            services = self._services()
+                services = self._services()
             async with Engine(
                 store=store,
                 artifacts=config.artifacts,
@@ -86,8 +93,12 @@ class Assembly:
             await store.close()
 
     async def _learn(self, store: Store) -> None:
-        for _, document in await store.query(DEFINITIONS):
-            source: Any = canonical.decode(str(document["source"]))
+        """Learn the pools of the definitions that unfinished runs began with: any of them may be gone on with."""
+        found = await store.query(RUNS, [Where("claimable_at_ms", ">=", 0)], [Order("claimable_at_ms")], LEARNT_MAX)
+        digests = {str(document["digest"]) for _, document in found}
+        documents = await store.get_many([definition_key(digest) for digest in digests])
+        for document in documents.values():
+            source: Any = {} if document is None else canonical.decode(str(document["source"]))
             for name, entry in (source.get("pools") or {}).items():
                 rates = entry.get("per_day", 44), entry.get("per_second", 1.0), entry.get("burst", 3)
                 self._pools.setdefault(name, Pool(name, entry["accounts"], *rates))
@@ -99,3 +110,12 @@ class Assembly:
         chart_img = ChartImg(settings, pools, self.secrets)
         chart_img.check()
         return [Ledger(pools, is_live=config.mode != "mock"), chart_img, ChartDefaults(config.timezone)]
+
+
+def expect_store(url: str) -> None:
+    """Refuse to read from a store that is not there: opening it would make one. Raises `InvalidRequestError`."""
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        raise InvalidRequestError(
+            f"there is no store at {path}.", remedy="Name one with --store, or run a machine first."
+        )

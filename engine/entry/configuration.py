@@ -15,11 +15,10 @@ from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from engine.core.machine import Machine, Pool
-from engine.core.secret import Secrets
+from engine.core.machine import Pool
 from engine.entry.application import DEFAULT_ARTIFACTS, DEFAULT_BUCKET, DEFAULT_LEASE_S, DEFAULT_STORE
 from engine.errors import ConfigurationError
-from engine.handlers.accounts import Account, AccountPools, parse_accounts
+from engine.handlers.accounts import Account, parse_accounts
 
 MODES: Final = ("real", "mock", "record")
 PUBLIC_BASE_URL: Final = "https://api.chart-img.com"
@@ -59,16 +58,6 @@ class Configuration:
             f"is not set, and the mode {self.mode!r} calls the API.",
             remedy='Set it to a JSON array of {"id": …, "apiKey": …}, give --accounts FILE, or use --mode mock.',
         )
-
-    def account_pools(self, machine: Machine, secrets: Secrets) -> AccountPools:
-        """The accounts of every pool that a machine or one of its children declares."""
-        pools: dict[str, Pool] = {}
-        waiting = [machine]
-        while waiting:
-            one = waiting.pop()
-            pools |= one.pools
-            waiting.extend(one.children.values())
-        return AccountPools({name: self.accounts_of(pool) for name, pool in pools.items()}, secrets)
 
 
 def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Configuration:

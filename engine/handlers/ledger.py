@@ -77,7 +77,7 @@ def rate_key(pool: str, account_id: str) -> Key:
     documents=_keys,
 )
 def reserve(request: ActionRequest, documents: Documents, now: datetime) -> Decision:
-    """Take one unit: `reserved {account_id, wait_s, usage_today, daily_limit}`, or `exhausted`.
+    """Take one unit: `reserved {account_id, wait_s, usage_today, daily_limit, window_start}`, or `exhausted`.
 
     The call may be made after `wait_s` seconds. Both outcomes carry `exhausted_accounts`.
     """
@@ -100,18 +100,33 @@ def reserve(request: ActionRequest, documents: Documents, now: datetime) -> Deci
         _used(pool.name, chosen, chosen.used + 1, documents),
         Set(rate_key(pool.name, chosen.account.id), {"busyUntilMs": _busy_after(pool, chosen)}),
     )
+    value["window_start"] = chosen.day.strftime(DAY_FORMAT)
     return Decision(Outcome("reserved", value), writes)
 
 
-@action("ledger.exhaust", kind="transactional", parameters=("pool", "account"), documents=_keys)
+@action(
+    "ledger.exhaust",
+    kind="transactional",
+    parameters=("pool", "account"),
+    optional=("window_start",),
+    documents=_keys,
+)
 def exhaust(request: ActionRequest, documents: Documents, now: datetime) -> Decision:
-    """The API said that an account has no units left: its usage becomes its limit, until the next UTC day."""
+    """The API said that an account has no units left: its usage becomes its limit, for the rest of that UTC day.
+
+    `window_start` is the day that the refused call was reserved in (today when absent); a later one is left alone.
+    """
     pool = request.pools[request.params["pool"]]
     account = next((one for one in _accounts(request) if one.id == request.params["account"]), None)
     if account is None:
         return Decision(Outcome("done", {}))
     usage = usage_of(pool, account, documents, now)
-    return Decision(Outcome("done", {"account_id": account.id}), (_used(pool.name, usage, usage.limit, documents),))
+    refused_on = _day(request.params.get("window_start")) or now.astimezone(UTC).date()
+    stored = _day((documents[usage_key(pool.name, account.id)] or {}).get("windowStart"))
+    done = Outcome("done", {"account_id": account.id})
+    if stored is not None and stored > refused_on:
+        return Decision(done)
+    return Decision(done, (_used(pool.name, usage._replace(day=refused_on), usage.limit, documents),))
 
 
 def usage_of(pool: Pool, account: Account, documents: Mapping[Key, Document | None], now: datetime) -> Usage:
@@ -162,6 +177,7 @@ def _value(
         "usage_today": used,
         "daily_limit": limit,
         "exhausted_accounts": exhausted,
+        "window_start": None,
     }
 
 

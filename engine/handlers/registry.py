@@ -7,6 +7,7 @@ uses none of them pays for none of them.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
@@ -49,12 +50,19 @@ class Registry(Mapping[str, Handler]):
                 f"the action {name!r}: documents= goes with kind='transactional', and only with it.",
                 remedy="Name the documents that its decide reads, or choose another kind.",
             )
+        for given in (outcomes, errors, parameters or (), optional):
+            if isinstance(given, str) or not all(isinstance(one, str) and one for one in given):
+                raise InvalidRequestError(
+                    f"the action {name!r}: {given!r} is no tuple of names.", remedy="Mind the comma."
+                )
         if INTERRUPTED in outcomes or not outcomes:
             raise InvalidRequestError(
                 f"the action {name!r} needs at least one outcome; 'interrupted' is the engine's own."
             )
 
         def register(function: Function) -> Function:
+            if documents is not None and inspect.iscoroutinefunction(function):
+                raise InvalidRequestError(f"the decide of {name!r} is pure and plain: it cannot be async.")
             known = self._handlers.get(name)
             if known is not None and not _is_same(known.function, function):
                 raise InvalidRequestError(

@@ -7,7 +7,7 @@ no failure of the run: the driver tries again until the trust window of its leas
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
@@ -15,11 +15,19 @@ import anyio
 from engine.core.action import ActionKind, EngineCode, Failure
 from engine.core.effect import Finish, Perform, Rest, StartMap
 from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
-from engine.errors import DetentError, LeaseLostError, StoreError, WriteRefusedError
+from engine.errors import (
+    CommitUncertainError,
+    ContentionError,
+    DetentError,
+    LeaseLostError,
+    StoreError,
+    StoreUnavailableError,
+    WriteRefusedError,
+)
 from engine.runner.clock import Clock
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
-from engine.runs import Claim, Committed, Held, Runs
+from engine.runs import Claim, Committed, Held, Runs, collect
 
 Result = TypeVar("Result")
 
@@ -31,6 +39,12 @@ OUTAGE_DELAY_S_MAX: Final = 5.0
 
 
 logger: Final = logging.getLogger("detent.runner")
+
+AWAY: Final = (StoreUnavailableError, CommitUncertainError, ContentionError)
+"""What passes with time; any other error of a store would come again."""
+
+RELEASE_S_MAX: Final = 2.0
+"""How long a worker that is stopped may take to let go of a run."""
 
 Wake: TypeAlias = Callable[[str, int], None]
 """Told of each run that a commit made claimable, with its instant in ms."""
@@ -70,8 +84,11 @@ class Driver:
             try:
                 committed = await self._advance(claim)
                 await self._tell(committed)
+            except anyio.get_cancelled_exc_class():
+                await self._release(claim)
+                raise
             except LeaseLostError as error:
-                self._trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "message": error.message})
+                self._observer.trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "message": error.message})
                 return events
             except Exception as error:
                 # Nothing can be committed, so the lease will end by itself and the run be taken over.
@@ -80,38 +97,41 @@ class Driver:
                 return events
             events += committed.event is not None
 
+    async def _release(self, claim: Claim) -> None:
+        """This worker is being stopped: let others have the run now, and not when its lease ends.
+
+        An unrepeatable action stays begun: whether its call was made is not known, so it is `interrupted`.
+        """
+        with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_S_MAX):
+            try:
+                effect = claim.effect
+                kind = self._performer.kind_of(effect.action) if isinstance(effect, Perform) else None
+                await self._runs.rest(claim, begun=kind is ActionKind.UNREPEATABLE)
+            except Exception as error:
+                self._let_go(claim, error)
+
     def _let_go(self, claim: Claim, error: Exception) -> None:
         if not isinstance(error, StoreError):  # a bug of the engine's own
             logger.error("run_let_go", exc_info=error, extra={"fields": {"run_id": claim.head.run_id}})
-        self._trouble("run_let_go", "ERROR", {"run_id": claim.head.run_id, **facts(error)})
+        self._observer.trouble("run_let_go", "ERROR", {"run_id": claim.head.run_id, **facts(error)})
 
     async def begun(self, committed: Committed) -> None:
         """Report a run that this worker has just started."""
         await self._tell(committed)
 
     async def _tell(self, committed: Committed) -> None:
-        """Tell the observer, which is never able to fail a run."""
         machine = await self._runs.definitions.machine(committed.head.snapshot.digest)
         place = committed.head.place
-        try:
-            self._observer.committed(machine, committed)
-            for remark in committed.remarks:
-                self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
-        except Exception:
-            logger.exception("observer_raised", extra={"fields": {"run_id": committed.head.run_id}})
-
-    def _trouble(self, event: str, severity: str, fields: Mapping[str, Any]) -> None:
-        try:
-            self._observer.trouble(event, severity, fields)
-        except Exception:
-            logger.exception("observer_raised", extra={"fields": dict(fields)})
+        self._observer.committed(machine, committed)
+        for remark in committed.remarks:
+            self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
 
     async def _advance(self, claim: Claim) -> Committed:
         match claim.effect:
             case Perform() as effect:
                 return await self._perform(claim, effect)
             case StartMap():
-                return await self._persist(claim, lambda: self._runs.collect(claim, self._clock.now_ms()))
+                return await self._persist(claim, lambda: collect(self._runs, claim, self._clock.now_ms()))
             case Rest(due_at_ms):
                 now_ms = self._clock.now_ms()
                 if due_at_ms is not None and due_at_ms <= now_ms:
@@ -146,7 +166,9 @@ class Driver:
             # The commit that began this took its time; whether the run is still ours is for the store to say.
             held = await self._persist(claim, lambda: self._runs.renew(claim))
         claim, event = await self._while_renewing(
-            held, lambda: self._performer.perform(machine, effect, head.snapshot, item_key)
+            # A repeatable action that met a store outage is performed again once that is over.
+            held,
+            lambda: self._persist(held, lambda: self._performer.perform(machine, effect, head.snapshot, item_key)),
         )
         return await self._persist(claim, lambda: self._commit(claim, event))
 
@@ -161,7 +183,7 @@ class Driver:
         except Exception as error:
             logger.exception("event_not_taken", extra={"fields": {"run_id": claim.head.run_id}})
             problem = error
-        self._trouble("event_not_taken", "ERROR", {"run_id": claim.head.run_id, **facts(problem)})
+        self._observer.trouble("event_not_taken", "ERROR", {"run_id": claim.head.run_id, **facts(problem)})
         message = f"the engine could not record what the action answered ({type(problem).__name__})"
         refusal = StepRefused(self._clock.now_ms(), Failure(EngineCode.INTERNAL, message))
         return await self._runs.commit(claim, refusal)
@@ -209,12 +231,10 @@ class Driver:
         while True:
             try:
                 return await verb()
-            except LeaseLostError:
-                raise
-            except StoreError as error:
+            except AWAY as error:
                 if self._clock.now_ms() + delay_s * 1000 >= until_ms:
                     raise
-                self._trouble("store_away", "WARNING", {"run_id": claim.head.run_id, **facts(error)})
+                self._observer.trouble("store_away", "WARNING", {"run_id": claim.head.run_id, **facts(error)})
             await self._clock.sleep(delay_s)
             delay_s = min(delay_s * 2, OUTAGE_DELAY_S_MAX)
 

@@ -1,7 +1,7 @@
 """Performs one action once: finds its handler, bounds its time, stores its blobs, and answers an event.
 
 Whatever a handler does, an event comes back: its outcome, its failure, TIMEOUT, or INTERNAL for an exception.
-Store and artifact outages pass through as `StoreUnavailableError`, for the driver to wait out.
+A store outage passes through as `StoreUnavailableError` when the action is repeatable, for the driver to wait out.
 """
 
 from __future__ import annotations
@@ -132,8 +132,11 @@ class Performer:
             if effect.timeout_s is None:
                 return await self._called(handler, request)
             return await self._called_in_time(handler, request, effect.timeout_s)
-        except StoreUnavailableError:
-            raise
+        except StoreUnavailableError as error:
+            if handler.declaration.kind is ActionKind.REPEATABLE:
+                raise
+            # It may have cost something already, so it is not performed again: its definition says what then.
+            return Failure(EngineCode.INTERNAL, f"{effect.action}: {error.message}", retriable=True)
         except SecretLeakError as error:
             return Failure(EngineCode.SECRET_LEAKED, error.message)
         except Exception as error:

@@ -69,7 +69,7 @@ class Waited(NamedTuple):
 
 
 class Worker:
-    """See the module. One for each process; `concurrency` bounds the runs that it drives at once."""
+    """See the module. One for each process; `concurrency` bounds the runs that it claims at once."""
 
     def __init__(self, runs: Runs, driver: Driver, clock: Clock, observer: Observer, concurrency: int) -> None:
         self._runs = runs
@@ -169,13 +169,14 @@ class Worker:
     async def _in_turn(self, run_id: str, circle: _Circle, first: Committed | None) -> None:
         """Take a run, unless it was begun by the commit `first`, and drive it, in its turn among the others."""
         try:
+            if first is not None:
+                # Its lease runs already, so it does not wait for its turn: whoever starts runs bounds how many.
+                await self._driven(first, circle)
+                return
             async with self._limit:
-                committed = first if first is not None else await self._taken(run_id, circle)
+                committed = await self._taken(run_id, circle)
                 if committed is not None:
-                    circle.driven += 1
-                    circle.has_driven = True
-                    if await self._driver.drive(committed, circle.wake):
-                        circle.moved(self._clock.now_ms())
+                    await self._driven(committed, circle)
         finally:
             self._driving.discard(run_id)
             if run_id in circle.missed:
@@ -184,13 +185,20 @@ class Worker:
             circle.active -= 1
             circle.changed.set()
 
+    async def _driven(self, committed: Committed, circle: _Circle) -> None:
+        circle.driven += 1
+        circle.has_driven = True
+        if await self._driver.drive(committed, circle.wake):
+            circle.moved(self._clock.now_ms())
+
     async def _taken(self, run_id: str, circle: _Circle) -> Committed | None:
         now_ms = self._clock.now_ms()
         try:
             taken = await self._driver.take(run_id)
         except StoreError as error:
             self._observer.trouble("run_not_taken", "WARNING", {"run_id": run_id, **facts(error)})
-            circle.schedule.add(run_id, now_ms + round(POLL_S * 1000))
+            circle.not_before[run_id] = now_ms + round(POLL_S * 1000)
+            circle.schedule.add(run_id, circle.not_before[run_id])
             return None
         except Exception as error:
             # Its definition is missing or not understood here, say. Trying again would not help; the others go on.
@@ -227,7 +235,8 @@ class Worker:
 class _Circle:
     """What one call of the worker is about: its schedule, its tasks, and how many of them are under way.
 
-    `refused` are runs that this worker cannot or must not take, with what stands against it.
+    `refused` are runs that this worker cannot or must not take, with what stands against it; `not_before` says when a
+    run that the store did not let it take may be tried again.
     """
 
     def __init__(self, tasks: TaskGroup, now_ms: int, patience_s: float) -> None:
@@ -240,13 +249,14 @@ class _Circle:
         self.has_driven = False
         self.refused: dict[str, Exception | None] = {}
         self.missed: set[str] = set()
+        self.not_before: dict[str, int] = {}
         self.changed = anyio.Event()
 
     def note(self, found: Iterable[tuple[str, int]]) -> None:
         """Put runs on the schedule, but those that were refused."""
         for run_id, at_ms in found:
             if run_id not in self.refused:
-                self.schedule.add(run_id, at_ms)
+                self.schedule.add(run_id, max(at_ms, self.not_before.get(run_id, at_ms)))
 
     def wake(self, run_id: str, at_ms: int) -> None:
         """Put a run on the schedule and have the worker look at it."""

@@ -4,6 +4,7 @@ What is committed together is decided here, by pure functions over documents; wh
 `engine/runner` (see LEASES.md there). This package sees the core and the store port, and nothing else.
 """
 
+from engine.runs.collect import collect
 from engine.runs.commit import Tenure
 from engine.runs.definitions import Definitions
 from engine.runs.records import INDEXES, Entry, Head, Place
@@ -12,5 +13,5 @@ from engine.runs.start import FirstAction, Started, start
 
 __all__ = [
     "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs",
-    "Started", "Tenure", "start",
+    "Started", "Tenure", "collect", "start",
 ]  # fmt: skip

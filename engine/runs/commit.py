@@ -84,7 +84,7 @@ class Commit:
     ) -> Head:
         """Record a new run with the steps it has taken so far; `own`: this worker goes on with it."""
         head = self._head(snapshot, taken[-1].effect, 1 if own else 0, place, root, self.now_ms, own=own)
-        self.writes.append(Create(head_key(head.run_id), head.to_document()))
+        self.writes.append(Create(head_key(head.run_id), self._document(head)))
         for advanced in taken:
             self._entry(advanced, head.fence)
         return head
@@ -94,10 +94,14 @@ class Commit:
         snapshot = taken[-1].step.snapshot
         number = head.fence if fence is None else fence
         after = self._head(snapshot, taken[-1].effect, number, head.place, head.root, head.created_at_ms, own=own)
-        self.writes.append(Set(head_key(head.run_id), after.to_document()))
+        self.writes.append(Set(head_key(head.run_id), self._document(after)))
         for advanced in taken:
             self._entry(advanced, number)
         return after
+
+    def _document(self, head: Head) -> dict[str, Any]:
+        """A head with the token by which this commit is known, should its fate be."""
+        return {**head.to_document(), "token": self.token}
 
     def _entry(self, advanced: Advanced, fence: int) -> None:
         snapshot = advanced.step.snapshot

@@ -35,10 +35,10 @@ class Definitions:
 
     async def keep(self, machine: Machine) -> None:
         """Make sure that a machine and its children are stored; writes each digest once for each process."""
-        for child in machine.children.values():
-            await self.keep(child)
         if machine.digest in self._stored:
             return
+        for child in machine.children.values():
+            await self.keep(child)
         key = definition_key(machine.digest)
         document: dict[str, Json] = {
             "name": machine.name,
@@ -68,4 +68,10 @@ class Definitions:
             )
         children = {name: await self.machine(inner) for name, inner in document["children"].items()}
         source: Any = canonical.decode(document["source"])
-        return self._compiler.rebuild(source, children, document["file"])
+        machine = self._compiler.rebuild(source, children, document["file"])
+        if machine.digest != digest:
+            raise InvalidRequestError(
+                f"the definition {digest[:12]} in the store is not the one that its runs began with.",
+                remedy="Restore the collection `definitions`.",
+            )
+        return machine

@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from engine.core import canonical
 from engine.core.action import INTERRUPTED, ActionKind, Decision, EngineCode, Failure, Outcome, Remark
-from engine.core.canonical import Json
-from engine.core.effect import Effect, Perform, StartMap
-from engine.core.event import ActionFailed, ActionReturned, Event, MapFinished, TimerFired
+from engine.core.effect import Effect, Perform
+from engine.core.event import ActionFailed, ActionReturned, Event, TimerFired
 from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
-from engine.core.snapshot import Snapshot, Status
 from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, LeaseLostError, WriteRefusedError
@@ -25,18 +22,12 @@ from engine.runs import maps
 from engine.runs.commit import Commit, Tenure, advance, holds_secret, resting_until
 from engine.runs.definitions import Definitions
 from engine.runs.records import (
-    ITEMS_PER_CHUNK,
     JOURNAL,
     RUNS,
     Entry,
     Head,
-    Place,
-    Tally,
-    child_run_id,
-    chunk_key,
     entry_key,
     head_key,
-    map_key,
     read_tally,
 )
 from engine.runs.transaction import Documents, MoreKeys, Transactions
@@ -97,7 +88,9 @@ class KindOf(Protocol):
     def __call__(self, action: str) -> ActionKind | None: ...
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
+    """An event, with what is written and said together with it."""
+
     event: Event
     writes: Sequence[Write] = ()
     remarks: tuple[Remark, ...] = ()
@@ -141,12 +134,6 @@ class Runs:
         found = await self.store.query(RUNS, where, [Order("claimable_at_ms")], limit)
         return [(key.id, _instant(document)) for key, document in found]
 
-    async def next_claimable(self) -> int | None:
-        """The instant at which the next run anywhere becomes claimable."""
-        # The condition leaves out null, which an order alone would put first.
-        found = await self.store.query(RUNS, [Where("claimable_at_ms", ">=", 0)], [Order("claimable_at_ms")], 1)
-        return _instant(found[0].document) if found else None
-
     async def claimable_of(self, root: str, until_ms: int, limit: int) -> list[tuple[str, int]]:
         """As `claimable`, among one run and all that its maps have started."""
         where = [Where("root", "==", root), Where("claimable_at_ms", "<=", until_ms)]
@@ -167,7 +154,8 @@ class Runs:
             return Held(head)
         machine = await self.definitions.machine(head.snapshot.digest)
         keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
-        taken: Committed | Held = await self.transact(keys, self._claiming(run_id, machine))
+        operation = ("claim", run_id)
+        taken: Committed | Held = await self.transact(keys, self._claiming(run_id, machine), operation=operation)
         return taken
 
     def _claiming(self, run_id: str, machine: Machine) -> Callable[[Documents, int, str], tuple[list[Write], Any]]:
@@ -184,7 +172,7 @@ class Runs:
             commit = Commit(now_ms, token, tenure, self.secrets)
             event = self._event_at_claim(machine, head, now_ms)
             if event is not None:
-                return self._recorded(commit, head, machine, _Answer(event), documents, fence=head.fence + 1)
+                return self._recorded(commit, head, machine, Answer(event), documents, fence=head.fence + 1)
             effect = pending(machine, head.snapshot)
             if isinstance(effect, Perform) and not tenure.begins(effect, now_ms):
                 return [Check(key)], Held(head, declined=True)
@@ -192,7 +180,6 @@ class Runs:
                 fence=head.fence + 1, worker=tenure.worker, claimable_at_ms=now_ms + tenure.lease_ms, begun=True,
                 updated_at_ms=now_ms,
             )  # fmt: skip
-            # No entry is written, so the head carries the token by which an unknown claim is settled.
             writes: list[Write] = [Set(key, {**claimed.to_document(), "token": token})]
             return writes, Committed(claimed, Claim(claimed, machine, effect))
 
@@ -214,7 +201,7 @@ class Runs:
         key = head_key(claim.head.run_id)
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Claim]:
-            head = self._own(claim, documents)
+            head = self.own(claim, documents)
             until = max(head.claimable_at_ms or 0, now_ms + self.tenure().lease_ms)
             renewed = head._replace(claimable_at_ms=until, updated_at_ms=now_ms)
             return [Set(key, renewed.to_document())], claim._replace(head=renewed)
@@ -222,14 +209,17 @@ class Runs:
         held: Claim = await self.transact([key], decide)
         return held
 
-    async def rest(self, claim: Claim) -> Committed:
-        """Let go of a run where it stands: what it asks for has not begun. Raises `LeaseLostError`."""
+    async def rest(self, claim: Claim, *, begun: bool = False) -> Committed:
+        """Let go of a run where it stands. Raises `LeaseLostError`.
+
+        `begun`: what it asks for may have been begun, which the next owner must know.
+        """
         key = head_key(claim.head.run_id)
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
-            head = self._own(claim, documents)
+            head = self.own(claim, documents)
             until = resting_until(claim.effect, head.snapshot, now_ms)
-            rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
+            rested = head._replace(worker=None, begun=begun, claimable_at_ms=until, updated_at_ms=now_ms)
             woken = () if until is None else ((head.run_id, until),)
             return [Set(key, rested.to_document())], Committed(rested, None, woken)
 
@@ -240,42 +230,46 @@ class Runs:
 
     async def commit(self, claim: Claim, event: Event) -> Committed:
         """Take one event. Raises `LeaseLostError`, and `IllegalEventError` with nothing written."""
-        return await self._record(claim, (), lambda documents, now_ms: _Answer(event))
+        return await self.record(claim, (), lambda documents, now_ms: Answer(event))
 
     async def decide(self, claim: Claim, keys: Sequence[Key], action: DecideAction) -> Committed:
         """Perform a transactional action: its writes and the step are one commit. Raises `LeaseLostError`."""
 
-        def answer(documents: Documents, now_ms: int) -> _Answer:
-            decision = action(documents, now_ms)
-            return self.decided(decision, now_ms)
+        def answer(documents: Documents, now_ms: int) -> Answer:
+            found = self.decided(action(documents, now_ms), now_ms)
+            if all(isinstance(write, Check) for write in found.writes):
+                # It changes nothing, so it rests on all that it read: a decide that answers "too late" must be right.
+                return found._replace(writes=[Check(key) for key in dict.fromkeys(keys)])
+            return found
 
         try:
-            return await self._record(claim, keys, answer)
+            return await self.record(claim, keys, answer)
         except UNWRITABLE as error:
             failure = unwritable(error)
-            return await self._record(claim, (), lambda documents, now_ms: _Answer(ActionFailed(now_ms, failure)))
+            return await self.record(claim, (), lambda documents, now_ms: Answer(ActionFailed(now_ms, failure)))
 
-    def decided(self, decision: Decision, now_ms: int) -> _Answer:
+    def decided(self, decision: Decision, now_ms: int) -> Answer:
         """The event that a decision is, with the writes that make it true."""
         outcome = decision.outcome
         if any(holds_secret(self.secrets, write) for write in decision.writes):
             outcome = Failure(EngineCode.SECRET_LEAKED, "the action would have written a secret value; it was dropped")
-            return _Answer(ActionFailed(now_ms, outcome))
+            return Answer(ActionFailed(now_ms, outcome))
         if isinstance(outcome, Outcome):
-            return _Answer(ActionReturned(now_ms, outcome.name, outcome.value), decision.writes, decision.remarks)
-        return _Answer(ActionFailed(now_ms, outcome), decision.writes, decision.remarks)
+            return Answer(ActionReturned(now_ms, outcome.name, outcome.value), decision.writes, decision.remarks)
+        return Answer(ActionFailed(now_ms, outcome), decision.writes, decision.remarks)
 
-    async def _record(
-        self, claim: Claim, keys: Sequence[Key], answer: Callable[[Documents, int], _Answer]
-    ) -> Committed:
+    async def record(self, claim: Claim, keys: Sequence[Key], answer: Callable[[Documents, int], Answer]) -> Committed:
+        """Take the event that `answer` gives for the documents under `keys`. Raises `LeaseLostError`."""
         run_id, seq = claim.head.run_id, claim.head.snapshot.seq
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
-            head = self._own(claim, documents)
+            head = self.own(claim, documents)
             commit = Commit(now_ms, token, self.tenure(), self.secrets)
             return self._recorded(commit, head, claim.machine, answer(documents, now_ms), documents)
 
-        committed: Committed = await self.transact([head_key(run_id), entry_key(run_id, seq + 1), *keys], decide)
+        wanted = [head_key(run_id), entry_key(run_id, seq + 1), *keys]
+        operation = ("step", run_id, claim.head.fence, seq)
+        committed: Committed = await self.transact(wanted, decide, operation=operation)
         return committed
 
     def _recorded(
@@ -283,7 +277,7 @@ class Runs:
         commit: Commit,
         head: Head,
         machine: Machine,
-        answer: _Answer,
+        answer: Answer,
         documents: Documents,
         fence: int | None = None,
     ) -> tuple[list[Write], Committed]:
@@ -317,64 +311,9 @@ class Runs:
         head = maps.after_child(commit, ended, machine, documents, own=True)
         return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
 
-    # Maps
-
-    async def tally(self, head: Head) -> Tally | None:
-        """How far the map has come in which a run stands."""
-        snapshot = head.snapshot
-        key = map_key(head.run_id, snapshot.state, snapshot.visits[snapshot.state])
-        document = (await self.store.get_many([key]))[key]
-        return None if document is None else read_tally(document)
-
-    async def collect(self, claim: Claim, now_ms: int) -> Committed:
-        """Take what a map has come to: its items when every lane has ended, else rest until one does."""
-        snapshot = claim.head.snapshot
-        of = map_key(snapshot.run_id, snapshot.state, snapshot.visits[snapshot.state])
-        tally = await self.tally(claim.head)
-        if tally is None:
-            lost = ActionFailed(now_ms, Failure(EngineCode.MAP_INVALID, "the record of the map is not in the store"))
-            return await self.commit(claim, lost)
-        if tally.lanes_open == 0:
-            finished = MapFinished(now_ms, await self._items(claim, of, tally))
-            return await self._record(claim, (of,), lambda documents, now_ms: _Answer(finished))
-        key = head_key(snapshot.run_id)
-
-        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | None]:
-            head = self._own(claim, documents)
-            found = documents[of]
-            if found is None or read_tally(found).lanes_open == 0:
-                return [Check(key)], None
-            until = resting_until(claim.effect, snapshot, now_ms)
-            rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
-            woken = () if until is None else ((head.run_id, until),)
-            # Checking the tally is what keeps the wake of the last child from falling between.
-            return [Set(key, rested.to_document()), Check(of)], Committed(rested, None, woken)
-
-        rested: Committed | None = await self.transact([key, of], decide)
-        return rested if rested is not None else await self.collect(claim, now_ms)
-
-    async def _items(self, claim: Claim, of: Key, tally: Tally) -> list[Json]:
-        """What became of each item, in the order of the list."""
-        snapshot = claim.head.snapshot
-        chunks = [chunk_key(of, start) for start in range(0, tally.items, ITEMS_PER_CHUNK)]
-        keys: list[str] = []
-        for document in (await self.store.get_many(chunks)).values():
-            assert document is not None, "chunks are written with the map and never removed"
-            entries: Any = canonical.decode(str(document["items"]))
-            keys.extend(key for key, _ in entries)
-        items: list[Json] = []
-        visit = snapshot.visits[snapshot.state]
-        for start in range(0, len(keys), COLLECT_BATCH):
-            batch = keys[start : start + COLLECT_BATCH]
-            places = [Place(snapshot.run_id, snapshot.state, visit, start + i, key) for i, key in enumerate(batch)]
-            heads = [head_key(child_run_id(place)) for place in places]
-            found = await self.store.get_many(heads)
-            items.extend(_item(place.key, found[head]) for place, head in zip(places, heads, strict=True))
-        return items
-
     # Transactions
 
-    def _own(self, claim: Claim, documents: Documents) -> Head:
+    def own(self, claim: Claim, documents: Documents) -> Head:
         """The claim's head, if the claim still stands. Raises `LeaseLostError`."""
         document = documents[head_key(claim.head.run_id)]
         if document is None or document["fence"] != claim.head.fence or document["seq"] != claim.head.snapshot.seq:
@@ -390,15 +329,3 @@ def _instant(document: Document) -> int:
     value = document["claimable_at_ms"]
     assert isinstance(value, int)
     return value
-
-
-def _item(key: str, document: Document | None) -> Json:
-    """One element of `result.items`: an item that never began is `skipped`."""
-    if document is None:
-        return {"key": key, "status": "skipped", "output": None, "error": None}
-    snapshot = Snapshot.decode(str(document["snapshot"]))
-    status = snapshot.status if isinstance(snapshot.status, Status) else Status(snapshot.status)
-    return {"key": key, "status": status.value, "output": snapshot.output, "error": snapshot.error}
-
-
-__all__ = ["Claim", "Committed", "Held", "KindOf", "MoreKeys", "Runs", "StartMap"]

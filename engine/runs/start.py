@@ -12,7 +12,7 @@ again with the documents of that key.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from engine.core import canonical
 from engine.core.action import ActionKind, Decision, Failure, Remark
@@ -33,6 +33,10 @@ from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
 from engine.runs.transaction import MoreKeys
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
+
+
+RUN_ID_BYTES_MAX: Final = 400
+"""A given run id: ids of items, journal entries and maps are made from it."""
 
 
 class FirstAction(NamedTuple):
@@ -92,6 +96,7 @@ async def start(
     problem = input_problem(machine, value)
     if problem is not None:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct the input.")
+    runs.secrets.refuse(canonical.encode(machine.source), sink="a definition")
     await runs.definitions.keep(machine)
     starting = _Starting(runs, machine, value, first)
     if machine.key is not None:
@@ -102,9 +107,16 @@ async def start(
         return await _acting(runs, starting)
     if run_id is None:
         raise InvalidRequestError(f"a run of {machine.name} needs an id.", remedy="Give one.")
-    if problem := id_problem(run_id):
+    if problem := id_problem(run_id) or _clashes(run_id):
         raise InvalidRequestError(f"the run id {run_id!r} cannot be used: it {problem}.", remedy="Choose another.")
     return await _named(runs, starting, run_id)
+
+
+def _clashes(run_id: str) -> str:
+    """Why a given id could be, or outgrow, one that the engine makes from others; empty when it could not."""
+    if "~" in run_id:
+        return "must not hold '~', with which the engine joins the ids that it makes"
+    return "" if len(run_id.encode()) <= RUN_ID_BYTES_MAX else f"must be at most {RUN_ID_BYTES_MAX} bytes long"
 
 
 async def _acting(runs: Runs, starting: _Starting) -> Started:
@@ -113,7 +125,7 @@ async def _acting(runs: Runs, starting: _Starting) -> Started:
     except UNWRITABLE as error:
         if isinstance(error, InvalidRequestError) or not starting.has_decided:
             raise
-        # The first action asked for a write that cannot be made. The run is recorded with that failure.
+        # The first action asked for a write that cannot be made. That is its failure.
         starting.failure = unwritable(error)
         found = await runs.transact([], starting.keyed)
     return found

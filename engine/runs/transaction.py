@@ -1,8 +1,8 @@
 """One transaction: made again with the documents it turns out to need, and settled when its fate is unknown.
 
-A commit carries its token in each journal entry that it writes, and a claim in the head. When the store cannot
-say whether a commit was applied, the next transaction on the same documents finds the token there and answers
-what that commit would have answered; when it is not there, the decide is simply made again.
+A commit carries its token in each journal entry and each head that it writes. When the store cannot say whether
+a commit was applied, the same operation, made again, finds the token there and answers what that commit would have
+answered; when it is not there, the decide is simply made again.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import secrets as randomness
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from engine.core.write import Document, Key, Write
-from engine.errors import CommitUncertainError
-from engine.runs.records import JOURNAL, RUNS
+from engine.errors import CommitUncertainError, StoreUnavailableError
+from engine.runs.records import JOURNAL, RUNS, head_key
 from engine.store.port import Store
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
@@ -37,23 +37,27 @@ class MoreKeys(Exception):
 
 
 class Transactions:
-    """See the module. One for each `Runs`: what is unsettled outlives the call that left it so."""
+    """See the module. One for each `Runs`: an operation that was left unsettled may be made again by a later call."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tokens = (f"{randomness.token_hex(8)}.{number}" for number in itertools.count())
-        self._unsettled: OrderedDict[str, Any] = OrderedDict()
+        self._unsettled: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 
-    async def transact(self, keys: Iterable[Key], decide: Decide) -> Any:
-        """Raises what the store and the decide raise; `CommitUncertainError` when the fate stays unknown."""
+    async def transact(self, keys: Iterable[Key], decide: Decide, *, operation: Hashable = None) -> Any:
+        """Make one transaction; `operation` names what it is for, so that the same one can be settled by a later call.
+
+        Raises what the store and the decide raise; `CommitUncertainError` when the fate stays unknown.
+        """
         wanted = list(dict.fromkeys(keys))
-        made: dict[str, Any] = {}
+        # Only this operation's own tokens are looked for: another's, on the same documents, is no answer to this one.
+        made = self._unsettled.pop(operation, {})
         attempts = 0
 
         def attempt(documents: Documents, now_ms: int) -> tuple[Sequence[Write], Any]:
-            settled = self._applied(documents)
-            if settled is not None:
-                return [], self._unsettled[settled]
+            token = _applied(made, documents)
+            if token is not None:
+                return [], made[token]
             token = next(self._tokens)
             writes, result = decide(documents, now_ms, token)
             made[token] = result
@@ -61,31 +65,44 @@ class Transactions:
 
         while True:
             try:
-                result = await self._store.transact(wanted, attempt)
+                return await self._store.transact(wanted, attempt)
             except MoreKeys as more:
                 wanted = list(dict.fromkeys((*wanted, *more.keys)))
             except CommitUncertainError:
-                self._remember(made)
                 attempts += 1
                 if attempts == SETTLING_ATTEMPTS:
+                    self._remember(operation, made)
                     raise
-            else:
-                for token in made:
-                    self._unsettled.pop(token, None)
-                return result
+            except StoreUnavailableError:
+                if attempts:
+                    self._remember(operation, made)
+                raise
 
-    def _applied(self, documents: Documents) -> str | None:
-        """The token of an unsettled commit that turns out to have been applied."""
-        if not self._unsettled:
-            return None
-        for key, document in documents.items():
-            if document is not None and key.collection in (JOURNAL, RUNS):
-                token = document.get("token")
-                if isinstance(token, str) and token in self._unsettled:
-                    return token
-        return None
-
-    def _remember(self, made: Mapping[str, Any]) -> None:
-        self._unsettled.update(made)
+    def _remember(self, operation: Hashable, made: dict[str, Any]) -> None:
+        if operation is None:
+            return
+        self._unsettled[operation] = made
         while len(self._unsettled) > UNSETTLED_MAX:
             self._unsettled.popitem(last=False)
+
+
+def _applied(made: Mapping[str, Any], documents: Documents) -> str | None:
+    """The token among `made` whose commit was applied, if its run still stands where that commit left it."""
+    if not made:
+        return None
+    for key, document in documents.items():
+        if document is not None and key.collection in (JOURNAL, RUNS):
+            token = document.get("token")
+            if isinstance(token, str) and token in made and _stands(made[token], documents):
+                return token
+    return None
+
+
+def _stands(result: Any, documents: Documents) -> bool:
+    """Whether nobody has gone on with the run since: a worker must not act on what is over."""
+    committed = getattr(result, "committed", None) or result
+    head = getattr(committed, "head", None)
+    if head is None:
+        return True
+    document = documents.get(head_key(head.run_id))
+    return document is not None and (document["fence"], document["seq"]) == (head.fence, head.snapshot.seq)

@@ -114,16 +114,18 @@ class Writer:
         for asked in batch:
             keys, decide = asked.question
             seen: dict[Key, str | None] = {}
-            for key in keys:
-                if key not in picture:
-                    row = self._execute(_READ, key).fetchone()
-                    picture[key] = None if row is None else row[0]
-                seen[key] = picture[key]
             try:
+                for key in keys:
+                    if key not in picture:
+                        row = self._execute(_READ, key).fetchone()
+                        picture[key] = None if row is None else row[0]
+                    seen[key] = picture[key]
                 documents = {key: None if text is None else document_of(text) for key, text in seen.items()}
                 writes, asked.answer = decide(documents, self._now_ms())
                 after = settle(seen, writes)
-            except BaseException as error:  # a decide may raise what it likes; it goes to who asked
+            except apsw.Error:
+                raise  # the file, and so the whole batch
+            except BaseException as error:  # a decide may raise what it likes, a key may be none; it goes to who asked
                 asked.error = error
                 continue
             for key, text in after.items():

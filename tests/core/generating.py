@@ -7,6 +7,7 @@ and each value comes from a small pool in which the CEL text stands beside its m
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -57,17 +58,21 @@ MEANINGS = {**GUARDS, **RESULT_GUARDS, **ERROR_GUARDS, **VALUES, **RESULT_VALUES
 
 
 class Drawing:
-    """One definition under way: the names that targets may choose from."""
+    """One definition under way: the names that targets may choose from.
 
-    def __init__(self, draw: Any, names: list[str]) -> None:
-        self.draw = draw
+    It draws from a seed and not from hypothesis piece by piece: that takes so many draws for one definition that
+    most examples would be given up as too large. What hypothesis shrinks is the row of events.
+    """
+
+    def __init__(self, chance: Random, names: list[str]) -> None:
+        self.random = chance
         self.names = names
 
     def of(self, options: Any) -> Any:
-        return self.draw(st.sampled_from(list(options)))
+        return self.random.choice(list(options))
 
     def chance(self, one_in: int = 3) -> bool:
-        return self.draw(st.integers(1, one_in)) == 1
+        return self.random.randrange(one_in) == 0
 
     def branch(self, guards: Any, values: Any, target: str | None = None, *, guarded: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"target": target or self.of(self.names)}
@@ -86,7 +91,7 @@ class Drawing:
 
     def catches(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for code in self.draw(st.lists(st.sampled_from(CODES), max_size=2, unique=True)):
+        for code in self.random.sample(CODES, self.random.randrange(3)):
             catch = self.branch({**GUARDS, **ERROR_GUARDS}, {**VALUES, **ERROR_VALUES}, guarded=self.chance(2))
             found.append({**catch, "errors": [code]})
         if self.chance():
@@ -100,7 +105,7 @@ class Drawing:
         catch = self.catches()
         if catch:
             state["catch"] = catch
-        if self.chance(5):
+        if self.chance(2):
             state["cancel"] = self.of(self.names)
         return state
 
@@ -142,14 +147,17 @@ class Drawing:
         return found
 
 
-@st.composite
-def definitions(draw: Any) -> dict[str, Any]:
-    """A definition that compiles."""
-    count = draw(st.integers(2, 6))
-    first = draw(st.integers(1, count - 1))
-    last = draw(st.integers(first, count))  # the states from `first` to before `last` lie inside G
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def drawn(block: int, seed: int) -> dict[str, Any]:
+    """A definition that compiles. `block` makes others of the same seeds: hypothesis tries few and close ones."""
+    chance = Random(f"{block}:{seed}")
+    count = chance.randint(2, 6)
+    first = chance.randint(1, count - 1)
+    last = chance.randint(first, count)  # the states from `first` to before `last` lie inside G
     names = [f"G.S{n}" if first <= n < last else f"S{n}" for n in range(count)]
-    drawing = Drawing(draw, [*names, "END", "BAD"])
+    drawing = Drawing(chance, [*names, *names, *names, "END", "BAD"])
     ways = [*names[1:], "END"]
     made = {f"S{n}": drawing.state(way) for n, way in enumerate(ways)}
     inner = {name: made.pop(name) for name in [f"S{n}" for n in range(first, last)]}
@@ -167,27 +175,10 @@ def definitions(draw: Any) -> dict[str, Any]:
 INPUTS = st.fixed_dictionaries(
     {"n": st.sampled_from([0, 2]), "b": st.booleans(), "text": st.sampled_from(["", "word"])}
 )
-RESULTS = st.sampled_from([{"n": 3, "b": True}, {"n": 0, "b": False}, {"n": 1}, {}])
-FAILURES = st.builds(
-    Failure, st.sampled_from(["X", "YY", "Z"]), st.just("broke"), st.sampled_from([None, {"n": 2}, {}]), st.booleans()
-)
-ODD = st.sampled_from(
-    [None, True, 1.5, "text", [], {"n": "text"}, {"n": None}, 2**70, -(2**63), "x" * 10_000, [[[]]], {"n": 2**64}]
-)
-
-
-def events(values: Any = RESULTS) -> Any:
-    """Any event, whether or not it fits."""
-    return st.one_of(
-        st.builds(ActionReturned, st.just(AT), st.sampled_from(["left", "left", "right", "interrupted"]), values),
-        st.builds(ActionFailed, st.just(AT), FAILURES),
-        st.builds(TimerFired, st.just(AT), st.sampled_from(["delay", "retry", "timeout", "after:1s", "after:4s"])),
-        st.builds(MapFinished, st.just(AT), st.just([])),
-        st.builds(SignalReceived, st.just(AT), st.sampled_from(["go", "stop"]), values, st.just("id")),
-        *[st.builds(CancelRequested, st.just(AT), st.sampled_from(["", "enough"]))] * 3,
-        st.builds(StepRefused, st.just(AT), FAILURES, st.booleans()),
-        st.builds(RunStarted, st.just(AT), INPUTS),
-    )
+RESULTS = ({"n": 3, "b": True}, {"n": 0, "b": False}, {"n": 1}, {})
+ODD = (
+    None, True, 1.5, "text", [], {"n": "text"}, {"n": None}, 2**70, -(2**63), "x" * 10_000, [[[]]], {"n": 2**64},
+)  # fmt: skip
 
 
 class Wish(NamedTuple):
@@ -201,12 +192,35 @@ class Wish(NamedTuple):
     choice: int
 
 
-def wishes(values: Any = RESULTS) -> Any:
-    """Mostly events that the run waits for, and now and then any other."""
-    is_any = st.sampled_from([False, False, False, True])
-    return st.builds(
-        Wish, is_any, events(values), st.sampled_from(["left", "right"]), values, FAILURES, st.integers(0, 3)
+def rows(low: int, high: int, values: tuple[Any, ...] = RESULTS, any_in: int = 4) -> Any:
+    """From `low` to `high` wishes: mostly events that the run waits for, and one in `any_in` any other."""
+
+    def row(seeds: list[int]) -> list[Wish]:
+        return [_wish(Random(f"{seed}:{place}"), values, any_in) for place, seed in enumerate(seeds)]
+
+    return st.lists(st.integers(0, 2**32 - 1), min_size=low, max_size=high).map(row)
+
+
+def _wish(chance: Random, values: tuple[Any, ...], any_in: int) -> Wish:
+    value = chance.choice(values)
+    details = chance.choice([None, {"n": 2}, {}])
+    failure = Failure(chance.choice(["X", "YY", "Z"]), "broke", details, chance.random() < 0.5)
+    timer = chance.choice(["delay", "retry", "timeout", "after:1s", "after:4s"])
+    found = chance.choice(
+        [
+            ActionReturned(AT, chance.choice(["left", "right", "interrupted"]), value),
+            ActionFailed(AT, failure),
+            TimerFired(AT, timer),
+            MapFinished(AT, []),
+            SignalReceived(AT, chance.choice(["go", "stop"]), value, "id"),
+            CancelRequested(AT, chance.choice(["", "enough"])),
+            CancelRequested(AT, ""),
+            StepRefused(AT, failure, chance.random() < 0.2),
+            RunStarted(AT, {"n": 0, "b": True, "text": ""}),
+        ]
     )
+    is_any = chance.randrange(any_in) == 0
+    return Wish(is_any, found, chance.choice(["left", "right"]), value, failure, chance.randrange(4))
 
 
 def granted(program: Machine, snapshot: Snapshot, wish: Wish) -> Any:

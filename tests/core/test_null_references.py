@@ -8,7 +8,13 @@ import pytest
 
 from engine.core.expression import Expression, Template
 
-TEXTS = ["true ? context.a : null", "[context.a, null]", "{'x': context.a}", "context.list.map(x, x)", "context.deep['d']"]
+TEXTS = [
+    "true ? context.a : null",
+    "[context.a, null]",
+    "{'x': context.a}",
+    "context.list.map(x, x)",
+    "context.deep['d']",
+]
 
 
 class Data:

@@ -128,7 +128,11 @@ async def test_a_store_that_stays_away_is_told_as_such_and_not_wrapped(verb: str
         app._goes_on = True
         away_for(world, 10_000)
         with pytest.raises(StoreUnavailableError):
-            await {"run": lambda: app.run(program, {}, run_id="r"), "resume": lambda: app.resume("r"), "work_once": app.work_once}[verb]()
+            await {
+                "run": lambda: app.run(program, {}, run_id="r"),
+                "resume": lambda: app.resume("r"),
+                "work_once": app.work_once,
+            }[verb]()
 
 
 async def test_a_handlers_own_outage_lets_the_run_go_and_it_is_performed_again() -> None:
@@ -158,7 +162,9 @@ async def test_a_run_whose_definition_is_lost_does_not_keep_a_worker_busy() -> N
         app._goes_on = False
         for run_id, name in (("lost", "other"), ("good", "small")):
             await app.run(world.states(TWO, name), {}, run_id=run_id)
-    gone = next(key for key in world.memory._texts if key.collection == "definitions" and '"other"' in world.memory._texts[key])
+    gone = next(
+        key for key in world.memory._texts if key.collection == "definitions" and '"other"' in world.memory._texts[key]
+    )
     del world.memory._texts[gone]
     async with world.engine("w2") as app:
         assert await app.work_once() == 1
@@ -237,7 +243,9 @@ async def test_an_observer_that_raises_fails_no_run() -> None:
 async def test_timers_survive_a_new_process() -> None:
     world = World()
     recording(world)
-    program = world.states("{A: {invoke: {action: act}, on: {done: {target: W, after: 600}}}, W: {after: {10m: END}}, END: {type: final}}")
+    program = world.states(
+        "{A: {invoke: {action: act}, on: {done: {target: W, after: 600}}}, W: {after: {10m: END}}, END: {type: final}}"
+    )
     async with world.engine("w1") as app:
         result = await app.run(program, {}, run_id="r")
     assert (result.status, result.waits_until_ms) == ("waiting", world.clock.now_ms() + 600_000)
@@ -257,10 +265,14 @@ async def test_a_failed_action_is_tried_again_after_its_backoff() -> None:
     @world.action("act")
     async def act(request: engine.ActionRequest) -> Any:
         at.append(world.clock.now_ms())
-        return Outcome("done") if len(at) == 4 else Failure("BUSY", "busy", retriable=True, retry_after_s=7 if len(at) == 1 else None)
+        return (
+            Outcome("done")
+            if len(at) == 4
+            else Failure("BUSY", "busy", retriable=True, retry_after_s=7 if len(at) == 1 else None)
+        )
 
     retry = "{attempts: 4, backoff: 2, factor: 2}"
-    states = "{A: {invoke: {action: act, retry: %s}, on: {done: END}}, END: {type: final}}" % retry
+    states = "{A: {invoke: {action: act, retry: RETRY}, on: {done: END}}, END: {type: final}}".replace("RETRY", retry)
     async with world.engine() as app:
         assert (await app.run(world.states(states), {}, run_id="r")).status == "succeeded"
     assert [later - before for before, later in zip(at, at[1:], strict=False)] == [7_000, 4_000, 8_000]
@@ -285,7 +297,7 @@ async def test_a_run_that_another_worker_holds_is_told_with_its_holder() -> None
 
     program = world.states(TWO)
     async with world.engine("w1") as app:
-        await dies_in(stalling, lambda: app.run(program, {}, run_id="r"))
+        await dies_in(world, stalling, lambda: app.run(program, {}, run_id="r"))
     async with world.engine("w2") as app:
         result = await app.run(program, {}, run_id="r")
         assert (result.held_by, result.is_final) == ("w1", False)
@@ -324,5 +336,3 @@ def test_a_schedule_keeps_each_run_at_its_earliest_instant() -> None:
     assert schedule.next_at_ms() is None
     schedule.add("a", 40)
     assert schedule.due(40) == "a"
-
-

@@ -20,7 +20,9 @@ from engine.core.write import Key
 from engine.definition.compiler import compile_text
 from engine.definition.yaml_text import parse
 from engine.entry.application import Engine
+from engine.errors import StoreUnavailableError
 from engine.handlers.registry import Registry
+from engine.runner.observer import Silent
 from engine.store.memory import MemoryStore
 from engine.testing.clock import SimulatedClock
 
@@ -58,6 +60,7 @@ class Seam:
         self.inner = store
         self.before: Callable[[Sequence[Key]], Awaitable[None]] | None = None
         self.after: Callable[[Sequence[Key]], Awaitable[None]] | None = None
+        self.is_cut = False
         self.read_trouble: Callable[[], Exception | None] = lambda: None
 
     async def get_many(self, keys: Sequence[Key]) -> Any:
@@ -73,6 +76,8 @@ class Seam:
             raise trouble
 
     async def transact(self, keys: Sequence[Key], decide: Any) -> Any:
+        if self.is_cut:
+            raise StoreUnavailableError("nothing of a dead process arrives")
         if self.before is not None:
             await self.before(keys)
         result = await self.inner.transact(keys, decide)
@@ -83,20 +88,15 @@ class Seam:
     async def close(self) -> None: ...
 
 
-class Recording:
-    """An observer that keeps the runner's troubles."""
+class Recording(Silent):
+    """An observer that keeps the runner's troubles and what was remarked."""
 
     def __init__(self) -> None:
         self.troubles: list[tuple[str, dict[str, Any]]] = []
         self.remarks: list[str] = []
 
-    def committed(self, machine: Any, committed: Any) -> None: ...
-
     def remarked(self, snapshot: Any, item_key: Any, remark: Any) -> None:
         self.remarks.append(remark.event)
-
-    def log_for(self, snapshot: Any, item_key: Any) -> Any:
-        return lambda event, /, severity="INFO", **fields: None
 
     def trouble(self, event: str, severity: str, fields: Any) -> None:
         self.troubles.append((event, dict(fields)))
@@ -192,10 +192,11 @@ class Stalling:
             await anyio.Event().wait()
 
 
-async def dies_in(stalling: Stalling, work: Callable[[], Awaitable[Any]]) -> None:
+async def dies_in(world: World, stalling: Stalling, work: Callable[[], Awaitable[Any]]) -> None:
     """Do `work` until its action is reached; then the process is gone, without a word to the store."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)
         await stalling.begun.wait()
+        world.store.is_cut = True
         tasks.cancel_scope.cancel()
-    stalling.is_stalling = False
+    world.store.is_cut = stalling.is_stalling = False

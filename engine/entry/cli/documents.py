@@ -11,6 +11,7 @@ import anyio
 import click
 
 from engine.core.write import Key
+from engine.entry.assembly import expect_store
 from engine.entry.cli import EXIT_FAILED
 from engine.entry.cli.options import configuration, store_option
 from engine.entry.loading import put as put_document
@@ -31,8 +32,11 @@ def _key(name: str) -> Key:
     return Key.of(collection, document_id)
 
 
-async def _opened(url: str | None) -> Store:
-    return await open_store(configuration(store=url).store)
+async def _opened(url: str | None, *, to_read: bool = True) -> Store:
+    place = configuration(store=url).store
+    if to_read:
+        expect_store(place)
+    return await open_store(place)
 
 
 @command.command("get")
@@ -72,7 +76,7 @@ def put(name: str, file: str, store: str | None) -> None:
         raise InvalidRequestError(f"{file}: a document must be a JSON object, not {type(document).__name__}.")
 
     async def write() -> None:
-        opened = await _opened(store)
+        opened = await _opened(store, to_read=False)
         try:
             await put_document(opened, key, document, replace=True)
         finally:

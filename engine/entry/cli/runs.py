@@ -183,7 +183,7 @@ def resume(
         assembly = Assembly(config, secrets, observer)
 
         async def go() -> tuple[Machine, RunResult]:
-            async with assembly.engine(any_run=True) as app:
+            async with assembly.engine() as app:
                 result = await app.resume(run_id)
                 head = await app.runs.get(run_id)
                 assert head is not None

@@ -34,7 +34,7 @@ def command(
         assembly = Assembly(config, secrets, observer)
 
         async def work() -> int:
-            async with assembly.engine(any_run=True) as app:
+            async with assembly.engine() as app:
                 return await app.work_once()
 
         driven = anyio.run(work)

@@ -1,0 +1,95 @@
+"""What a map has come to: counted when its parent is claimed, collected when every lane of it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from engine.core import canonical
+from engine.core.action import EngineCode, Failure
+from engine.core.canonical import Json
+from engine.core.event import ActionFailed, MapFinished
+from engine.core.snapshot import Snapshot
+from engine.core.write import Check, Document, Key, Set, Write
+from engine.runs.commit import resting_until
+from engine.runs.records import (
+    ITEMS_PER_CHUNK,
+    Head,
+    Place,
+    Tally,
+    child_run_id,
+    chunk_key,
+    head_key,
+    map_key,
+    read_tally,
+)
+from engine.runs.runs import Answer, Claim, Committed, Runs
+
+Documents: TypeAlias = Mapping[Key, "Document | None"]
+
+COLLECT_BATCH: Final = 200
+"""Children read at once when a map is collected: bounds memory and the size of one request."""
+
+
+async def tally_of(runs: Runs, head: Head) -> Tally | None:
+    """How far the map has come in which a run stands."""
+    snapshot = head.snapshot
+    key = map_key(head.run_id, snapshot.state, snapshot.visits[snapshot.state])
+    document = (await runs.store.get_many([key]))[key]
+    return None if document is None else read_tally(document)
+
+
+async def collect(runs: Runs, claim: Claim, now_ms: int) -> Committed:
+    """Take what a map has come to: its items when every lane has ended, else rest until one does."""
+    snapshot = claim.head.snapshot
+    of = map_key(snapshot.run_id, snapshot.state, snapshot.visits[snapshot.state])
+    tally = await tally_of(runs, claim.head)
+    if tally is None:
+        lost = ActionFailed(now_ms, Failure(EngineCode.MAP_INVALID, "the record of the map is not in the store"))
+        return await runs.commit(claim, lost)
+    if tally.lanes_open == 0:
+        finished = MapFinished(now_ms, await _items(runs, claim, of, tally))
+        return await runs.record(claim, (of,), lambda documents, now_ms: Answer(finished))
+    key = head_key(snapshot.run_id)
+
+    def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | None]:
+        head = runs.own(claim, documents)
+        found = documents[of]
+        if found is None or read_tally(found).lanes_open == 0:
+            return [Check(key)], None
+        until = resting_until(claim.effect, snapshot, now_ms)
+        rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
+        woken = () if until is None else ((head.run_id, until),)
+        # Checking the tally is what keeps the wake of the last child from falling between.
+        return [Set(key, rested.to_document()), Check(of)], Committed(rested, None, woken)
+
+    rested: Committed | None = await runs.transact([key, of], decide)
+    return rested if rested is not None else await collect(runs, claim, now_ms)
+
+
+async def _items(runs: Runs, claim: Claim, of: Key, tally: Tally) -> list[Json]:
+    """What became of each item, in the order of the list."""
+    snapshot = claim.head.snapshot
+    chunks = [chunk_key(of, start) for start in range(0, tally.items, ITEMS_PER_CHUNK)]
+    keys: list[str] = []
+    for document in (await runs.store.get_many(chunks)).values():
+        assert document is not None, "chunks are written with the map and never removed"
+        entries: Any = canonical.decode(str(document["items"]))
+        keys.extend(key for key, _ in entries)
+    items: list[Json] = []
+    visit = snapshot.visits[snapshot.state]
+    for start in range(0, len(keys), COLLECT_BATCH):
+        batch = keys[start : start + COLLECT_BATCH]
+        places = [Place(snapshot.run_id, snapshot.state, visit, start + i, key) for i, key in enumerate(batch)]
+        heads = [head_key(child_run_id(place)) for place in places]
+        found = await runs.store.get_many(heads)
+        items.extend(_item(place.key, found[head]) for place, head in zip(places, heads, strict=True))
+    return items
+
+
+def _item(key: str, document: Document | None) -> Json:
+    """One element of `result.items`: an item that never began is `skipped`."""
+    if document is None:
+        return {"key": key, "status": "skipped", "output": None, "error": None}
+    snapshot = Snapshot.decode(str(document["snapshot"]))
+    return {"key": key, "status": snapshot.status.value, "output": snapshot.output, "error": snapshot.error}
