@@ -37,8 +37,9 @@ KEY_CHARS_MAX: Final = 1024
 JSON_DEPTH_MAX: Final = 100
 """Levels of lists and maps in one value; encoders and CEL recurse, and deep enough data would end the process."""
 
-INTEGER_BITS_MAX: Final = 4096
-"""Bits of one integer: Python writes no more than 4300 digits, and reads no more."""
+INTEGER_BITS_MAX: Final = 63
+"""Bits of an integer beside its sign: what CEL and every store hold. A larger one in a context would fail each
+expression that names it, also the ones that clean up."""
 
 DEFINITION_BYTES_MAX: Final = 512 * 1024
 """Text of one definition: it is stored as a document."""

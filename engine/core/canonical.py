@@ -44,8 +44,8 @@ def plain(value: object, path: str = "$", depth: int = 0) -> Json:
     if isinstance(value, str):
         return _text(value, path)
     if isinstance(value, int):
-        if value.bit_length() > INTEGER_BITS_MAX:
-            raise ValueError(f"{path} is an integer of more than {INTEGER_BITS_MAX} bits")
+        if not -(2**INTEGER_BITS_MAX) <= value < 2**INTEGER_BITS_MAX:
+            raise ValueError(f"{path} is an integer of more than {INTEGER_BITS_MAX} bits, which no expression can hold")
         return value
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):

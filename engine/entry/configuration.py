@@ -62,7 +62,7 @@ class Configuration:
 
 def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Configuration:
     """Check every variable that detent knows. Raises `ConfigurationError` for the first that is wrong."""
-    environment = environ.get("TDA_ENV") or environ.get("ENV") or None
+    environment = environ.get("TDA_ENV", "").strip() or environ.get("ENV", "").strip() or None
     mode = _one_of(environ, "CHARTS_API_MODE", MODES, default_mode)
     if mode == "record" and (environment or "").strip().lower() in ("prod", "production"):
         raise ConfigurationError(

@@ -54,19 +54,47 @@ async def put(store: Store, key: Key, document: dict[str, Any], *, replace: bool
             return [Set(key, document)], True
         return ([Create(key, document)], True) if found[key] is None else ([Check(key)], False)
 
-    return await store.transact([key], decide)
+    try:
+        return await store.transact([key], decide)
+    except (ValueError, RecursionError) as error:  # what no store can hold, such as maps in maps without end
+        raise InvalidRequestError(f"{key.collection}/{key.id} cannot be stored: {error}.") from None
+
+
+def read_document(text: str, name: str) -> dict[str, Any]:
+    """The document of a JSON text; `name` says where it came from. Raises `InvalidRequestError`."""
+    try:
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        canonical.plain(document, "the document")
+        canonical.encode(document).encode()
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}.", remedy="Correct it; nothing was run."
+        ) from None
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{name}: holds half of a surrogate pair, which is no text.") from None
+    except (ValueError, RecursionError) as error:
+        problem = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise InvalidRequestError(f"{name}: cannot be read as JSON: {problem}.") from None
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"{name}: must be a JSON object, not {type(document).__name__}.")
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {doubled!r} stands there twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"))
-        canonical.encode(document)
-    except json.JSONDecodeError as error:
-        raise InvalidRequestError(
-            f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}.", remedy="Correct the file; nothing was run."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{file}: cannot be read as a JSON document: {error}.") from None
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"{file}: a document must be a JSON object, not {type(document).__name__}.")
-    return document
+        return read_document(file.read_text(encoding="utf-8-sig"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{file}: cannot be read: {error}.") from None

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from engine.core import canonical
 from engine.core.action import Decision, Outcome, Remark
 from engine.core.handler import ActionRequest, Documents
 from engine.core.write import DELETE, Document, FieldPath, FieldValue, Key, Update, id_problem
@@ -25,6 +26,9 @@ CODES: Final = (
     "MANIFEST_WRITE_FAILED",
 )  # fmt: skip
 """The only codes that may stand in a document, a manifest or a summary."""
+
+CONTENT_BYTES_MAX: Final = 64 * 1024
+"""What a step asks for; with its answers it must fit a snapshot, and its manifest the reader of manifests."""
 
 RUN_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}_[A-Z0-9]+(?:-[A-Z0-9]+)*_[a-z0-9]{3,6}")
 """YYYYMMDD-HHmmss_<SYMBOLSLUG>_<3 to 6 lower-case letters or digits>."""
@@ -82,18 +86,35 @@ def claim(request: ActionRequest, documents: Documents, now: datetime) -> Decisi
     fields: dict[FieldPath, FieldValue] = {(*path, "status"): "RUNNING"}
     # What an earlier attempt left behind would otherwise stand beside this one's end.
     fields |= {(*path, name): DELETE for name in ("error", "finishedAt") if name in step}
-    claimed = {
-        "run_id": run_id,
-        "step_id": step_id,
-        "flow_key": document.get("flowKey"),
-        "scope": document.get("scope"),
-        "timeframe": step.get("timeframe"),
-        "inputs": step.get("inputs"),
-        "claimed_at": instant(now),
-    }
-    remark = Remark("claim_attempt", {"runId": run_id, "stepId": step_id, "claimed": True, "status": "READY"})
+    claimed = {"run_id": run_id, "step_id": step_id, "claimed_at": instant(now), "content": _content(document, step)}
+    named = {"runId": run_id, "stepId": step_id}
+    remarks = (
+        Remark("ready_step_selected", {**named, "flowKey": str(document.get("flowKey"))[:200]}),
+        Remark("claim_attempt", {**named, "claimed": True, "status": "READY"}),
+        Remark("core_start", named),
+    )
     value = {"step": claimed, "error": None}
-    return Decision(Outcome("claimed", value), (Update(Key.of(FLOW_RUNS, run_id), fields),), (remark,))
+    return Decision(Outcome("claimed", value), (Update(Key.of(FLOW_RUNS, run_id), fields),), remarks)
+
+
+def _content(document: Document, step: Mapping[str, Any]) -> dict[str, Any]:
+    """What the step asks for, as `templates` will judge it; only `problem` when no context could hold it."""
+    scope, inputs = document.get("scope"), step.get("inputs")
+    found: dict[str, Any] = {"timeframe": step.get("timeframe"), "symbol": None, "inputs": inputs}
+    if isinstance(scope, Mapping):
+        found["symbol"] = scope.get("symbol")
+    if isinstance(inputs, Mapping):
+        found["inputs"] = {name: inputs[name] for name in ("minImages", "requests") if name in inputs}
+    try:
+        text = canonical.encode(canonical.plain(found, "the step"))
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        return {"problem": str(error)[:300] if isinstance(error, ValueError) else "the step is nested too deep"}
+    if "\\u0000" in text:
+        return {"problem": "the step holds a NUL character"}
+    if len(text.encode()) > CONTENT_BYTES_MAX:
+        return {"problem": f"the step's timeframe, symbol and inputs are larger than {CONTENT_BYTES_MAX} bytes"}
+    return found
 
 
 def _checked_run(document: Document | None, run_id: str) -> Document:
@@ -182,14 +203,19 @@ def _expect_eligible(steps: Mapping[str, Mapping[str, Any]], step_id: str) -> No
         raise _Refusal(f"the step {step_id!r} waits for {names}", blockedSteps=_listed({step_id: unmet}))
 
 
+def _text(value: Any) -> str | None:
+    """A field that should be text, as far as it is."""
+    return value[:2000] if isinstance(value, str) else None
+
+
 def _already_final(run_id: str, step_id: str, step: Mapping[str, Any]) -> Decision:
     outputs, error = step.get("outputs"), step.get("error")
     ended = {
         "run_id": run_id,
         "step_id": step_id,
         "status": step["status"],
-        "manifest_uri": outputs.get("outputsManifestGcsUri") if isinstance(outputs, Mapping) else None,
-        "error_code": error.get("code") if isinstance(error, Mapping) else None,
+        "manifest_uri": _text(outputs.get("outputsManifestGcsUri")) if isinstance(outputs, Mapping) else None,
+        "error_code": _text(error.get("code")) if isinstance(error, Mapping) else None,
     }
     remark = Remark("core_noop_already_final", {"runId": run_id, "stepId": step_id, "status": step["status"]})
     return Decision(Outcome("already_final", {"step": ended, "error": None}), (), (remark,))

@@ -23,6 +23,7 @@ from engine.core.write import Check, Create, Document, Key, Set, Update, Write
 from engine.handlers.accounts import Account, AccountPools
 from engine.handlers.registry import action
 
+DAY_MS: Final = 24 * 3600 * 1000
 DAY_FORMAT: Final = "%Y-%m-%dT00:00:00Z"
 
 
@@ -134,7 +135,8 @@ def usage_of(pool: Pool, account: Account, documents: Mapping[Key, Document | No
     document = documents.get(usage_key(pool.name, account.id)) or {}
     rate = documents.get(rate_key(pool.name, account.id)) or {}
     now_ms = round(now.timestamp() * 1000)
-    busy_until_ms = max(_integer(rate.get("busyUntilMs")) or 0, now_ms)
+    # A clock that once ran ahead must not block an account for longer than a day.
+    busy_until_ms = min(max(_integer(rate.get("busyUntilMs")) or 0, now_ms), now_ms + DAY_MS)
     wait_s = max(0.0, (busy_until_ms - now_ms) / 1000 - _tolerance_s(pool, account))
     # The unit belongs to the day of the call, which a wait may put on the other side of midnight; and a window
     # that lies ahead already (a call reserved so) is kept: units are never counted into a day that is over.
@@ -191,11 +193,14 @@ def _day(value: Any) -> date | None:
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.replace("Z", "+00:00").replace("z", "+00:00"))
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     if not isinstance(value, datetime):
         return None
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).date()
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).date()
+    except OverflowError:  # a day outside of the calendar once it is in UTC
+        return None
 
 
 def _integer(value: Any) -> int | None:

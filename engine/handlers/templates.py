@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.artifacts.port import Artifacts
+from engine.core import canonical
 from engine.core.action import Failure, Outcome
 from engine.core.handler import ActionRequest
 from engine.core.write import Document, Key, id_problem
@@ -30,6 +31,11 @@ class ChartDefaults:
     """What the configuration says of every chart: `timezone` is an IANA name, always sent."""
 
     timezone: str = "Etc/UTC"
+
+
+REQUEST_BYTES_MAX: Final = 16 * 1024
+DESCRIPTION_CHARS_MAX: Final = 1000
+"""A template's body and texts: they are kept in the context of the run for each of its requests."""
 
 
 class _Invalid(Exception):
@@ -94,14 +100,17 @@ def compact(at: str) -> str:
 
 def _plan(step: Mapping[str, Any]) -> dict[str, Any]:
     """The validated inputs of a step, in the order of the contract's checks."""
-    inputs = step.get("inputs")
+    content = step["content"]
+    if "problem" in content:
+        raise _Invalid(content["problem"])
+    inputs = content["inputs"]
     if not isinstance(inputs, Mapping):
         raise _Invalid("inputs must be an object")
     min_images = _min_images(inputs)
     requests = _expected_requests(inputs.get("requests"))
     return {
-        "symbol": _symbol(step.get("scope")),
-        "timeframe": _timeframe(step.get("timeframe")),
+        "symbol": _symbol(content["symbol"]),
+        "timeframe": _timeframe(content["timeframe"]),
         "min_images": min_images,
         "requested": requests,
         "requests": [],
@@ -141,8 +150,7 @@ def _expected_requests(requests: Any) -> list[Mapping[str, Any]]:
     return found
 
 
-def _symbol(scope: Any) -> str:
-    symbol = scope.get("symbol") if isinstance(scope, Mapping) else None
+def _symbol(symbol: Any) -> str:
     if not isinstance(symbol, str) or not symbol or "/" in symbol or any(char.isspace() for char in symbol):
         raise _Invalid("scope.symbol must be a non-empty base symbol without '/'")
     return symbol
@@ -193,6 +201,15 @@ def _body(template: Document | None, template_id: str, plan: Mapping[str, Any], 
         raise _Invalid("Template request must be an object")
     if fragment.get("format", "png") != "png":
         raise _Invalid("Template request must ask for png: pictures are published as .png")
+    try:
+        canonical.plain(fragment, "Template request")
+        size = len(canonical.encode(fragment).encode())
+    except (ValueError, RecursionError) as error:
+        raise _Invalid(f"Template request cannot be sent: {str(error)[:200]}") from None
+    if size > REQUEST_BYTES_MAX or len(description) > DESCRIPTION_CHARS_MAX or len(symbol) > DESCRIPTION_CHARS_MAX:
+        raise _Invalid(
+            f"The template is larger than {REQUEST_BYTES_MAX} bytes, or its texts than {DESCRIPTION_CHARS_MAX}"
+        )
     chart_symbol = symbol.replace("{symbol}", plan["symbol"])
     payload = copy.deepcopy(dict(fragment))
     payload |= {"symbol": chart_symbol, "interval": interval(plan["timeframe"]), "timezone": timezone}

@@ -147,7 +147,8 @@ class Driver:
     async def _perform(self, claim: Claim, effect: Perform) -> Committed:
         head, machine = claim.head, claim.machine
         item_key = head.place.key if head.place else None
-        if self._performer.kind_of(effect.action) is ActionKind.TRANSACTIONAL:
+        kind = self._performer.kind_of(effect.action)
+        if kind is ActionKind.TRANSACTIONAL:
             keys = self._performer.keys(machine, effect, head.snapshot, item_key)
             return await self._persist(
                 claim,
@@ -159,7 +160,9 @@ class Driver:
                     ),
                 ),
             )
-        if not self._runs.tenure().begins(effect, self._clock.now_ms()):
+        if kind is None:
+            self._observer.trouble("action_unknown", "ERROR", {"run_id": head.run_id, "action": effect.action})
+        if kind is None or not self._runs.tenure().begins(effect, self._clock.now_ms()):
             return await self._persist(claim, lambda: self._runs.rest(claim))
         held = claim
         if self._trust_ends_ms(claim) <= self._clock.now_ms():

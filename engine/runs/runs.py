@@ -174,7 +174,7 @@ class Runs:
             if event is not None:
                 return self._recorded(commit, head, machine, Answer(event), documents, fence=head.fence + 1)
             effect = pending(machine, head.snapshot)
-            if isinstance(effect, Perform) and not tenure.begins(effect, now_ms):
+            if isinstance(effect, Perform) and not self._takes(effect, tenure, now_ms):
                 return [Check(key)], Held(head, declined=True)
             claimed = head._replace(
                 fence=head.fence + 1, worker=tenure.worker, claimable_at_ms=now_ms + tenure.lease_ms, begun=True,
@@ -184,6 +184,10 @@ class Runs:
             return writes, Committed(claimed, Claim(claimed, machine, effect))
 
         return decide
+
+    def _takes(self, effect: Perform, tenure: Tenure, now_ms: int) -> bool:
+        """Whether this worker would begin an action; one that does not know it must leave the run to those that do."""
+        return self.kind_of(effect.action) is not None and tenure.begins(effect, now_ms)
 
     def _event_at_claim(self, machine: Machine, head: Head, now_ms: int) -> Event | None:
         """What has happened to a run that this worker picks up: a timer is due, or a call's outcome was lost."""

@@ -93,6 +93,8 @@ async def start(
         value = canonical.plain(value, "input")
     except ValueError as error:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {error}.", remedy="Give JSON.") from None
+    if "\\u0000" in canonical.encode(value):  # CEL cuts a text there, and another step would be taken for this one
+        raise InvalidRequestError(f"{machine.name} cannot take this input: it holds a NUL character.")
     problem = input_problem(machine, value)
     if problem is not None:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct the input.")
@@ -121,13 +123,13 @@ def _clashes(run_id: str) -> str:
 
 async def _acting(runs: Runs, starting: _Starting) -> Started:
     try:
-        found: Started = await runs.transact([], starting.keyed)
+        found: Started = await runs.transact([], starting.keyed, operation=starting.operation)
     except UNWRITABLE as error:
         if isinstance(error, InvalidRequestError) or not starting.has_decided:
             raise
         # The first action asked for a write that cannot be made. That is its failure.
         starting.failure = unwritable(error)
-        found = await runs.transact([], starting.keyed)
+        found = await runs.transact([], starting.keyed, operation=starting.operation)
     return found
 
 
@@ -146,7 +148,7 @@ async def _named(runs: Runs, starting: _Starting, run_id: str) -> Started:
             return [Check(key)], Started(head.snapshot, existing=head)
         return starting.created(documents, now_ms, token, starting.begun(documents, run_id, None, now_ms, act=False))
 
-    found: Started = await runs.transact([key, entry_key(run_id, 1)], decide)
+    found: Started = await runs.transact([key, entry_key(run_id, 1)], decide, operation=("start", run_id))
     return found
 
 
@@ -157,6 +159,7 @@ class _Starting:
         self.runs = runs
         self.machine = machine
         self.value = value
+        self.operation = ("start", machine.digest, canonical.encode(value))
         self.first = first
         self.has_decided = False
         self.failure: Failure | None = None  # what the first action's refused writes made of it

@@ -52,6 +52,7 @@ class Transactions:
         wanted = list(dict.fromkeys(keys))
         # Only this operation's own tokens are looked for: another's, on the same documents, is no answer to this one.
         made = self._unsettled.pop(operation, {})
+        is_unsettled = bool(made)
         attempts = 0
 
         def attempt(documents: Documents, now_ms: int) -> tuple[Sequence[Write], Any]:
@@ -69,17 +70,18 @@ class Transactions:
             except MoreKeys as more:
                 wanted = list(dict.fromkeys((*wanted, *more.keys)))
             except CommitUncertainError:
+                is_unsettled = True
                 attempts += 1
                 if attempts == SETTLING_ATTEMPTS:
                     self._remember(operation, made)
                     raise
             except StoreUnavailableError:
-                if attempts:
+                if is_unsettled:  # also when an earlier call left it so, and the store is away still
                     self._remember(operation, made)
                 raise
 
     def _remember(self, operation: Hashable, made: dict[str, Any]) -> None:
-        if operation is None:
+        if operation is None or not made:
             return
         self._unsettled[operation] = made
         while len(self._unsettled) > UNSETTLED_MAX:

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 import engine
-from engine.core.action import Failure, Outcome
-from engine.errors import DefinitionError, InvalidRequestError, StoreUnavailableError
+from engine.core.action import Decision, Failure, Outcome
+from engine.errors import InvalidRequestError, StoreUnavailableError
 from engine.runner.worker import Schedule
 from tests.runner.world import LEASE_S, Stalling, World, dies_in
 
@@ -174,19 +174,28 @@ async def test_a_run_whose_definition_is_lost_does_not_keep_a_worker_busy() -> N
     assert [fields["run_id"] for fields in world.observer.named("run_not_taken")] == ["lost", "lost"]
 
 
-async def test_a_run_whose_actions_this_process_does_not_have_is_left_alone() -> None:
+@pytest.mark.parametrize("kind", ["repeatable", "unrepeatable", "transactional"])
+@pytest.mark.parametrize("state", ["A", "B"])
+async def test_a_run_whose_action_this_process_does_not_have_is_left_to_those_that_do(kind: str, state: str) -> None:
+    """It is neither performed nor failed here: not when it is claimed, and not when its timer leads there."""
     world, other = World(), World()
-    recording(world)
+    calls = recording(world)
+    more = {"documents": lambda request: []} if kind == "transactional" else {}
+    world.action("known", kind, **more)(lambda *given: Decision(Outcome("done")) if more else Outcome("done"))
+    on = "{done: END, interrupted: END}" if kind == "unrepeatable" else "{done: END}"
+    before = "B: {after: {5s: A}}, " if state == "B" else ""
+    states = f"{{{before}A: {{invoke: {{action: known}}, on: {on}}}, END: {{type: final}}}}"
     other.store, other.memory, other.clock = world.store, world.memory, world.clock
     async with world.engine("w1") as app:
         app._goes_on = False
-        await app.run(world.states(TWO), {}, run_id="r")
-    before = world.head("r")
+        await app.run(world.states(states), {}, run_id="r", patience_s=0)
     async with other.engine("w2") as app:
-        with pytest.raises(DefinitionError, match="act"):
-            await app.resume("r")
-        assert await app.work_once() == 0
-    assert world.head("r") == before
+        result = await app.resume("r")
+        assert (result.state, result.status, result.held_by) == ("A", "running", None)
+        await app.work_once()
+    assert (world.head("r")["worker"], world.head("r")["begun"], calls) == (None, False, [])
+    async with world.engine("w3") as app:
+        assert (await app.resume("r")).status == "succeeded"
 
 
 async def test_a_worker_that_is_stopping_begins_nothing_and_ends() -> None:

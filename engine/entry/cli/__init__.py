@@ -8,12 +8,21 @@ Summary and data go to stdout; logs, progress and errors to stderr.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 from typing import Any, Final
 
 import click
 
-from engine.errors import ConfigurationError, DefinitionError, DetentError, InvalidRequestError, StoreError
+from engine.errors import (
+    ConfigurationError,
+    DefinitionError,
+    DetentError,
+    InvalidKeyError,
+    InvalidRequestError,
+    StoreError,
+)
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -62,6 +71,9 @@ def detent() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """The entry point: runs a command and turns every error of detent's into its exit status."""
+    if threading.current_thread() is threading.main_thread():
+        # A service manager's stop is a person's Ctrl-C: runs are let go of, and no traceback is printed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         detent.main(args=arguments, prog_name="detent", standalone_mode=False)
     except click.exceptions.Exit as end:
@@ -94,7 +106,7 @@ def report(error: DetentError) -> int:
             click.echo(str(diagnostic), err=True)
         return EXIT_DEFINITION
     click.echo(f"{error.code}: {error}", err=True)
-    if isinstance(error, InvalidRequestError):
+    if isinstance(error, (InvalidRequestError, InvalidKeyError)):
         return EXIT_USAGE
     return EXIT_ELSEWHERE if isinstance(error, StoreError) else EXIT_FAILED
 

@@ -15,6 +15,7 @@ from engine.entry.assembly import expect_store
 from engine.entry.cli import EXIT_FAILED
 from engine.entry.cli.options import configuration, store_option
 from engine.entry.loading import put as put_document
+from engine.entry.loading import read_document
 from engine.errors import InvalidRequestError
 from engine.store import open_store
 from engine.store.port import Store
@@ -69,11 +70,9 @@ def put(name: str, file: str, store: str | None) -> None:
     key = _key(name)
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
-        document = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{file} cannot be read as JSON: {error}.") from None
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"{file}: a document must be a JSON object, not {type(document).__name__}.")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{file} cannot be read: {error}.") from None
+    document = read_document(text, "standard input" if file == "-" else file)
 
     async def write() -> None:
         opened = await _opened(store, to_read=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
-from engine.entry.loading import load_flow_run, load_folder
+from engine.entry.loading import load_flow_run, load_folder, read_document
 from engine.errors import ExpressionError, InvalidRequestError
 
 
@@ -59,7 +60,16 @@ def command(
                 if load is not None:
                     await load_folder(app.store, load, replace=reload)
                 if flow_run is not None:
-                    value.setdefault("run_id", await load_flow_run(app.store, flow_run, replace=reload))
+                    found = await load_flow_run(app.store, flow_run, replace=reload)
+                    if value.setdefault("run_id", found) != found:
+                        raise InvalidRequestError(
+                            f"--flow-run {flow_run} holds the run {found!r}, and --input names another.",
+                            remedy="Leave run_id out of --input.",
+                        )
+                    fields = {"mode": "local", "flowRunPath": flow_run, "stepId": value.get("step_id")}
+                    logging.getLogger(config.service).info(
+                        "local_run_started", extra={"fields": {**fields, "chartsApiMode": config.mode}}
+                    )
                 return loaded, await app.run(loaded, value, run_id=run_id)
 
         loaded, result = anyio.run(run)
@@ -115,13 +125,7 @@ def _input(text: str | None) -> dict[str, Any]:
             text = Path(text[1:]).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"{name}: the file cannot be read: {error}.") from None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{name} is not JSON: {error}.", remedy="Example: --input '{\"n\": 21}'.") from None
-    if not isinstance(value, dict):
-        raise InvalidRequestError(f"{name} must be a JSON object, not {type(value).__name__}.")
-    return value
+    return read_document(text, name)
 
 
 __all__ = ["command", "report", "text_of"]
