@@ -200,6 +200,10 @@ class Engine:
             await self._driver.begun(committed)
             if committed.head.is_final:
                 return self._result(committed.head.snapshot, began_ms)
+        if existing is not None:
+            holder = await self.runs.holder_of(existing.root, began_ms)
+            if holder is not None and holder != self.worker_name:
+                return self._result(existing.snapshot, began_ms, head=existing._replace(worker=holder))
         run_id = started.snapshot.run_id
         waited = await self.worker.finish(run_id, committed, patience_s)
         return self._result(waited.head.snapshot, began_ms, head=waited.head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from engine.core.secret import Secrets
 from engine.definition import Library
 from engine.entry.application import Engine
 from engine.entry.configuration import Configuration
-from engine.errors import InvalidRequestError
+from engine.errors import ConfigurationError, InvalidRequestError
 from engine.handlers.accounts import AccountPools
 from engine.handlers.chart_img import ChartImg, ChartImgSettings
 from engine.handlers.ledger import Ledger
@@ -74,6 +75,7 @@ class Assembly:
             if not self._reads_only:
                 await self._learn(store)
                 services = self._services()
+                expect_folder(config.artifacts)
             async with Engine(
                 store=store,
                 artifacts=config.artifacts,
@@ -109,6 +111,7 @@ class Assembly:
         settings = ChartImgSettings(config.mode, config.base_url, config.fixtures_dir, config.cassette)
         chart_img = ChartImg(settings, pools, self.secrets)
         chart_img.check()
+        chart_img.warm()
         return [Ledger(pools, is_live=config.mode != "mock"), chart_img, ChartDefaults(config.timezone)]
 
 
@@ -118,4 +121,18 @@ def expect_store(url: str) -> None:
     if path != url and not Path(path).exists():
         raise InvalidRequestError(
             f"there is no store at {path}.", remedy="Name one with --store, or run a machine first."
+        )
+
+
+def expect_folder(url: str) -> None:
+    """Refuse to run anything whose objects could not be published. Raises `ConfigurationError`."""
+    path = Path(url.removeprefix("folder:"))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        is_usable = os.access(path, os.W_OK | os.X_OK)
+    except OSError:
+        is_usable = False
+    if not is_usable:
+        raise ConfigurationError(
+            "DETENT_ARTIFACTS", "is no folder that can be written.", remedy="Name one with --artifacts folder:PATH."
         )

@@ -100,9 +100,19 @@ class ChartImg:
         return self._settings
 
     def check(self) -> None:
-        """Find out before anything is claimed or spent what would stop a recording. Raises `ConfigurationError`."""
+        """Find out before anything is claimed or spent what would stop a recording or a replay.
+
+        Raises `ConfigurationError`.
+        """
         if self._settings.mode == "record":
             self._recording.check()
+        elif self._settings.mode == "mock":
+            self._recording.check_places()
+
+    def warm(self) -> None:
+        """Load the HTTP client before the first unit is reserved: a call that starts late spoils the account's rate."""
+        if self._settings.mode != "mock":
+            self._current_client()
 
     async def aclose(self) -> None:
         """Close the client, if there is one."""

@@ -32,15 +32,22 @@ class Recording:
 
     def __init__(self, fixtures_dir: Path, cassette: Path, url: str) -> None:
         self._fixtures_dir = fixtures_dir
+        self._cassette_path = cassette
         self._fixtures = Fixtures(fixtures_dir)
         self._cassette = Cassette(cassette, _rank)
         self._url = url
 
     def check(self) -> None:
         """Raises `ConfigurationError` when a recording could not be written or merged."""
+        self.check_places()
+        self._cassette.check()
+
+    def check_places(self) -> None:
+        """Raises `ConfigurationError` when what lies at the places is something else."""
         if self._fixtures_dir.exists() and not self._fixtures_dir.is_dir():
             raise ConfigurationError("CHART_IMG_FIXTURES_DIR", "is no folder.")
-        self._cassette.check()
+        if self._cassette_path.exists() and not self._cassette_path.is_file():
+            raise ConfigurationError("CHART_IMG_CASSETTE", "is no file.")
 
     def find(self, shot: Shot) -> Answer | Lost | str | None:
         """What was kept for `shot`; a string says what is wrong with it. Raises `ConfigurationError`."""

@@ -140,6 +140,14 @@ class Runs:
         found = await self.store.query(RUNS, where, [Order("claimable_at_ms")], limit)
         return [(key.id, _instant(document)) for key, document in found]
 
+    async def holder_of(self, root: str, now_ms: int) -> str | None:
+        """A worker that holds one run of a family under a living lease: its parent, or an item of its maps."""
+        where = [Where("root", "==", root), Where("claimable_at_ms", ">", now_ms)]
+        for _, document in await self.store.query(RUNS, where, [Order("claimable_at_ms")]):
+            if document["worker"] is not None:
+                return str(document["worker"])
+        return None
+
     # Claiming
 
     async def claim(self, run_id: str) -> Committed | Held:

@@ -116,18 +116,13 @@ def test_bytes_of_a_snapshot(more: int, letter: str) -> None:
 
 def test_a_snapshot_of_quotes_is_measured_as_it_is_stored() -> None:
     """Within its bound as a text, and over a document's once its quotes are escaped: found in the store by itself."""
-    program = machine(
-        {
-            "A": {"invoke": {"action": "do", "assign": {"v": "${result}"}}, "on": {"done": "W"}},
-            "W": {"on": {"go": "END"}},
-            "END": DONE,
-        }
-    )
-    quotes = [""] * 230_000
-    after_it = after(program, returned(value=quotes)).snapshot
-    assert len(after_it.encode()) < bounds.CONTEXT_BYTES_MAX
-    taken = commit.advance(program, started(program).snapshot, returned(value=quotes), NONE)
+    state = {"invoke": {"action": "do", "assign": {"v": "${input.q}"}}, "on": {"done": "W"}}
+    program = machine({"A": state, "W": {"on": {"go": "END"}}, "END": DONE})
+    begun = started(program, {"q": [""] * 115_000}).snapshot
+    assert len(checked(program, begun, returned()).snapshot.encode()) < bounds.CONTEXT_BYTES_MAX
+    taken = commit.advance(program, begun, returned(), NONE)
     assert isinstance(taken.event, StepRefused)
+    assert taken.step.snapshot.error["code"] == "CONTEXT_TOO_LARGE"
 
 
 def test_an_outcome_too_large_for_its_journal_entry_is_refused_though_nothing_keeps_it() -> None:

@@ -132,13 +132,17 @@ def test_a_stored_definition_is_rebuilt_to_the_same_machine(path):
     assert library.get(machine.digest) is rebuilt
 
 
-def test_a_stored_definition_that_this_release_cannot_run_says_why():
-    with pytest.raises(DefinitionError) as caught:
-        Library(ACTIONS).rebuild(
-            {"machine": "m", "initial": "A", "states": {"A": {"invoke": {"action": "gone"}}}}, {}, "m.yaml"
-        )
+def test_a_stored_definition_is_not_judged_again_by_rules_that_came_later():
+    source = {"machine": "m", "initial": "A", "states": {"A": {"invoke": {"action": "gone"}}}}
 
-    assert "action-unknown" in [found.rule for found in caught.value.diagnostics]
+    assert Library(ACTIONS).rebuild(source, {}, "m.yaml").initial == "A"
+
+
+def test_a_stored_definition_that_this_release_cannot_read_says_why():
+    with pytest.raises(DefinitionError) as caught:
+        Library(ACTIONS).rebuild({"machine": "m", "initial": "A", "states": {"A": {"later_key": 1}}}, {}, "m.yaml")
+
+    assert "key-unknown" in [found.rule for found in caught.value.diagnostics]
 
 
 @pytest.mark.parametrize(

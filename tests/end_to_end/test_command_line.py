@@ -190,14 +190,38 @@ def test_an_unreachable_host_fails_the_step(detent):
     assert document["steps"][STEP_ID]["status"] == "FAILED"
 
 
-def test_an_artifacts_folder_that_cannot_be_written_fails_the_step(detent, simulator):
+def test_an_artifacts_folder_that_cannot_be_written_is_found_before_anything_is_claimed(detent, simulator):
     Path(detent.folder, "artifacts").write_text("a file where the folder should be")
+    calls = len(simulator.simulator.calls)
     found = export(detent, env=real(simulator))
-    document = json.loads(detent("documents", "get", f"flow_runs/{RUN_ID}").stdout)
 
-    assert found.returncode == 1
-    assert document["steps"][STEP_ID]["status"] == "FAILED"
-    assert document["steps"][STEP_ID]["error"]["code"] in ("GCS_WRITE_FAILED", "MANIFEST_WRITE_FAILED")
+    assert found.returncode == 2
+    assert found.stderr.startswith("CONFIG_ERROR: DETENT_ARTIFACTS: ")
+    assert len(simulator.simulator.calls) == calls
+
+
+@pytest.mark.parametrize(("name", "place"), [("CHART_IMG_CASSETTE", "."), ("CHART_IMG_FIXTURES_DIR", "pyproject.toml")])
+def test_fixtures_that_are_something_else_are_a_configuration_error(detent, name, place):
+    found = export(detent, env={name: place})
+
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"CONFIG_ERROR: {name}: ")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', '{"a": {"b": [18446744073709551616]}}', '{"a": NaN}', '{"a": "\\ud800"}', "[1]", "{"]
+)
+def test_a_document_that_no_store_can_hold_is_refused_without_a_traceback(detent, text):
+    found = detent("documents", "put", "odd/a", stdin=text)
+
+    assert (found.returncode, "Traceback" in found.stderr) == (2, False)
+
+
+def test_reading_from_a_store_that_is_not_there_makes_none(detent):
+    found = detent("runs", "list")
+
+    assert found.returncode == 2
+    assert not list(Path(detent.folder).iterdir())
 
 
 def test_a_store_that_cannot_be_opened_is_a_configuration_error(detent):

@@ -214,6 +214,9 @@ def without(*path):
 
 REQUESTS = "a list of objects with a chartTemplateId"
 MISTAKES = {
+    "a NUL in a template id": (inputs(requests=[{"chartTemplateId": "a\0b"}]), "NUL"),
+    "inputs of 900 kB": (inputs(requests=[{"chartTemplateId": "x" * 900_000}]), "larger than"),
+    "thousands of requests": (inputs(requests=[{"chartTemplateId": f"t{n}"} for n in range(3000)]), "larger than"),
     "minImages 0": (inputs(minImages=0), "positive integer"),
     "minImages negative": (inputs(minImages=-1), "positive integer"),
     "minImages a string": (inputs(minImages="1"), "positive integer"),
@@ -261,6 +264,7 @@ def test_a_mistake_in_the_step_fails_it_before_anything_is_spent(case):
 
 
 TEMPLATE_MISTAKES = {
+    "a body of 100 kB": ({"request": {"studies": ["x" * 100_000]}}, "larger than"),
     "no description": ({"description": None}, "description must be"),
     "blank description": ({"description": " "}, "description must be"),
     "no symbol template": ({"chartImgSymbolTemplate": None}, "chartImgSymbolTemplate is required"),

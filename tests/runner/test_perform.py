@@ -305,3 +305,14 @@ async def test_a_refused_step_takes_its_writes_and_remarks_with_it() -> None:
     output = await output_of(decide, world, kind="transactional", documents=lambda request: [KEY])
     assert output["code"] == "CONTEXT_TOO_LARGE"
     assert (world.documents("flow"), world.observer.remarks) == ({}, [])
+
+
+async def test_a_secret_of_quotes_is_found_in_the_journal_as_json_holds_it() -> None:
+    """Found by itself: the event was searched as Python shows it, which escapes such a value in another way."""
+    world, secret = World(), 'it\'s "quoted" key'
+    world.action("act")(lambda request: Outcome("done", {"unused": secret}))
+    states = "{A: {invoke: {action: act}, on: {done: END}}, END: {type: final}}"
+    async with world.engine(secrets=Secrets([secret])) as app:
+        result = await app.run(world.states(states), {}, run_id="r")
+    assert result.error["code"] == "SECRET_LEAKED"
+    assert "quoted" not in repr(world.memory._texts)

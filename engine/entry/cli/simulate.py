@@ -19,15 +19,16 @@ def chart_img(port: int, keys: tuple[str, ...]) -> None:
     """Answer as Chart-IMG does: key check, validation, plan limits, drawn pictures of a made-up market."""
     try:
         # The one place where production code names the test kit: the simulator is a product of its own.
-        from engine.testing.chart_img import account_from_text, simulate
+        from engine.testing.chart_img import PLANS, simulate
     except ImportError as error:
         raise ConfigurationError(
             "detent[simulator]",
             f"is not installed ({error.name} is missing).",
             remedy='pip install "detent[simulator]".',
         ) from None
-    try:
-        accounts = dict(account_from_text(key if "=" in key else f"{key}=BASIC") for key in keys)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--key") from None
+    accounts = {}
+    for text in keys:
+        key, _, plan = text.rpartition("=")  # a key may hold '=' itself: only a plan's name is split off
+        is_plan = bool(key) and plan.upper() in PLANS
+        accounts[key if is_plan else text] = PLANS[plan.upper() if is_plan else "BASIC"]
     simulate(accounts or None, port=port, announce=lambda line: click.echo(line, err=False))
