@@ -82,6 +82,39 @@ def test_an_input_against_the_schema_is_refused_before_anything_is_recorded(demo
     assert demo(work) is None
 
 
+@pytest.mark.parametrize(
+    "run_id", ["a~b", "a/b", "", "x" * 401, "..", "a\0b"], ids=["tilde", "slash", "empty", "long", "dots", "nul"]
+)
+def test_an_id_that_could_clash_or_be_kept_nowhere_is_refused(demo, run_id):
+    with pytest.raises(InvalidRequestError):
+        demo(lambda app, machine: app.run(machine, {"n": 1}, run_id=run_id))
+
+
+@pytest.mark.parametrize("named", [{"lease_s": 0}, {"lease_s": "60"}, {"concurrency": 0}, {"lease_s": True}], ids=str)
+def test_an_engine_is_not_made_with_what_cannot_be(named):
+    with pytest.raises(InvalidRequestError):
+        engine.Engine(**named)
+
+
+def test_a_secret_in_a_definition_is_refused_before_it_is_stored(tmp_path, actions):
+    from engine.core.secret import Secrets
+    from engine.errors import SecretLeakError
+    from engine.store.memory import MemoryStore
+
+    (tmp_path / "demo.yaml").write_text(DEMO.replace("version: 1", "version: 1\ndescription: my-secret-key"))
+    store = MemoryStore()
+
+    async def main():
+        async with engine.Engine(
+            store=store, artifacts=f"folder:{tmp_path}", actions=actions, secrets=Secrets(["my-secret-key"])
+        ) as app:
+            with pytest.raises(SecretLeakError):
+                await app.run(app.load(tmp_path / "demo.yaml"), {"n": 1}, run_id="r")
+            return await store.query("definitions")
+
+    assert anyio.run(main) == []
+
+
 def test_a_run_without_an_id_gets_one_of_its_own(demo):
     async def work(app, machine):
         return await app.run(machine, {"n": 1}), await app.run(machine, {"n": 1})
@@ -147,7 +180,7 @@ def test_an_action_is_registered_once():
 @pytest.mark.parametrize(
     "declared",
     [{"kind": "sometimes"}, {"kind": "transactional"}, {"kind": "repeatable", "documents": lambda request: []},
-     {"kind": "repeatable", "outcomes": ()}, {"kind": "unrepeatable", "outcomes": ("interrupted",)}],
+     {"kind": "repeatable", "outcomes": ()}, {"kind": "repeatable", "outcomes": "done"}, {"kind": "unrepeatable", "outcomes": ("interrupted",)}],
     ids=str,
 )  # fmt: skip
 def test_a_declaration_that_contradicts_itself_is_refused(declared):

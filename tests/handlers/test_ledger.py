@@ -149,6 +149,47 @@ def test_exhausting_an_account_sets_its_usage_to_its_limit():
     assert books.reserve(NOON + timedelta(days=1)).value["account_id"] == "a"
 
 
+def test_exhausting_the_day_that_is_over_leaves_the_new_one_alone():
+    books = Books(A)
+    late = datetime(2026, 1, 5, 23, 59, 58, tzinfo=UTC)
+    reserved = books.reserve(late).value
+    books.apply(
+        exhaust(
+            books.request(account="a", window_start=reserved["window_start"]),
+            books.documents,
+            late + timedelta(seconds=4),
+        )
+    )
+
+    assert books.usage("a") == {"windowStart": TODAY, "usageToday": 44}
+    assert books.reserve(late + timedelta(seconds=5)).name == "reserved"
+    before = books.usage("a")
+    books.apply(
+        exhaust(
+            books.request(account="a", window_start=reserved["window_start"]),
+            books.documents,
+            late + timedelta(seconds=9),
+        )
+    )
+    assert books.usage("a") == before == {"windowStart": TOMORROW, "usageToday": 1}
+
+
+@pytest.mark.parametrize("window", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_a_window_outside_of_the_calendar_is_none(window):
+    books = Books(A, a={"windowStart": window, "usageToday": 7})
+    books.reserve()
+
+    assert books.usage("a") == {"windowStart": TODAY, "usageToday": 1}
+
+
+@pytest.mark.parametrize("busy", [10**15, 2**62])
+def test_a_rate_document_from_the_far_future_blocks_for_a_day_at_most(busy):
+    books = Books(A)
+    books.documents[rate_key("chart_img", "a")] = {"busyUntilMs": busy}
+
+    assert books.reserve().value["wait_s"] <= 24 * 3600
+
+
 def test_exhausting_an_account_that_is_gone_changes_nothing():
     books = Books(A)
 

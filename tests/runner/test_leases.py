@@ -327,6 +327,82 @@ async def test_a_commit_whose_fate_is_unknown_happens_once(tmp_path, fate, numbe
     assert (result.status, result.output, [entry.seq for entry in entries]) == ("succeeded", 1, [1, 2])
 
 
+@pytest.mark.parametrize(("kind", "state", "calls"), [("repeatable", "DONE", 2), ("unrepeatable", "LOST", 1)])
+async def test_a_worker_that_is_stopped_lets_go_at_once(world, kind, state, calls):
+    """[11]"""
+    await world.die_during_the_call(kind)  # cancelled with its store at hand: a stop, and no crash
+    async with world.worker("second") as second:
+        second.library.add(world.machine(kind))
+        result = await second.resume("r", patience_s=0)
+
+    assert (result.state, len(world.performed)) == (state, calls)
+
+
+async def test_a_run_s_first_action_does_not_wait_under_its_lease_for_a_turn(world):
+    world.go_on.set()
+    async with engine.Engine(
+        store=world.store, artifacts=world.artifacts, actions=world.registry, clock=world.clock, concurrency=1
+    ) as app, anyio.create_task_group() as tasks:  # fmt: skip
+        world.go_on = anyio.Event()
+        results = []
+
+        async def run(run_id):
+            results.append(await app.run(world.machine("unrepeatable"), {}, run_id=run_id))
+
+        tasks.start_soon(run, "a")
+        tasks.start_soon(run, "b")
+        await anyio.wait_all_tasks_blocked()
+        assert len(world.performed) == 2
+        world.go_on.set()
+
+    assert [result.state for result in results] == ["DONE", "DONE"]
+
+
+async def test_a_store_that_takes_no_writes_is_given_up_with_patience(tmp_path):
+    world = World(tmp_path, Away())
+    async with world.worker("first") as app:
+        claim = await claimed(app, world.machine("repeatable"))
+        await app.runs.rest(claim)
+        world.store.is_away = True
+        waiting = []
+
+        async def resume():
+            waiting.append(await app.resume("r", patience_s=3))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(resume)
+            for _ in range(10):
+                await anyio.wait_all_tasks_blocked()
+                world.clock.advance(1)
+                await anyio.wait_all_tasks_blocked()
+
+    assert [result.is_final for result in waiting] == [False]
+
+
+async def test_a_decision_that_changes_nothing_checks_what_it_read(world):
+    key, checked = Key("counters", "c"), []
+    world.registry.action("look", kind="transactional", documents=lambda request: [key])(
+        lambda request, documents, now: engine.Decision(engine.Outcome("done", 0))
+    )
+    text = MACHINE.replace("ACTION", "look").replace(", MORE", "")
+    machine, found = compile_text(text, "look.yaml", world.registry.declarations(), lambda name: None)
+    transact = world.store.transact
+
+    async def watched(keys, decide):
+        def watching(documents, now_ms):
+            writes, result = decide(documents, now_ms)
+            checked.extend(write.key for write in writes)
+            return writes, result
+
+        return await transact(keys, watching)
+
+    world.store.transact = watched
+    async with world.worker("first") as app:
+        assert (await app.run(machine, {}, run_id="r")).state == "DONE"
+
+    assert key in checked
+
+
 def test_each_bracketed_number_of_the_prose_is_a_test():
     import re
     from pathlib import Path
