@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
             "correlation_id": self._correlation_id,
         }
         fields: Mapping[str, Any] = getattr(record, "fields", {})
-        line |= {name: _bounded(value) for name, value in fields.items() if name not in _RESERVED}
+        line |= {_free(name): _bounded(value) for name, value in fields.items()}
         if record.exc_info:
             line["exception"] = _bounded(self.formatException(record.exc_info))
         return self._secrets.redact(json.dumps(line, ensure_ascii=False, default=str))
@@ -117,6 +117,11 @@ class LogObserver:
         """See `Observer`."""
         level = logging.getLevelNamesMapping().get(severity, logging.WARNING)
         self._runner.log(level, event, extra={"fields": dict(fields)})
+
+
+def _free(name: str) -> str:
+    """A field's name that takes the place of none that every line has: `message` becomes `message_`."""
+    return f"{name}_" if name in _RESERVED else name
 
 
 def _of_run(snapshot: Snapshot, item_key: str | None) -> dict[str, Any]:

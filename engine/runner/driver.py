@@ -88,7 +88,7 @@ class Driver:
                 await self._release(claim)
                 raise
             except LeaseLostError as error:
-                self._observer.trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "message": error.message})
+                self._observer.trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "reason": error.message})
                 return events
             except Exception as error:
                 # Nothing can be committed, so the lease will end by itself and the run be taken over.
@@ -245,8 +245,8 @@ class Driver:
 def facts(error: Exception) -> dict[str, Any]:
     """What may be told of an exception: detent's own errors hold no secret, any other only its class is known of."""
     if isinstance(error, DetentError):
-        return {"code": error.code, "message": error.message}
-    return {"code": EngineCode.INTERNAL, "message": type(error).__name__}
+        return {"code": error.code, "reason": error.message}
+    return {"code": EngineCode.INTERNAL, "reason": type(error).__name__}
 
 
 __all__ = ["Driver", "Wake", "facts"]
