@@ -23,6 +23,10 @@ from engine.core.write import Check, Create, Document, Key, Set, Update, Write
 from engine.handlers.accounts import Account, AccountPools
 from engine.handlers.registry import action
 
+LATENESS_S: Final = 0.25
+"""How late calls may start after their reservation: one that waits for its turn waits this much longer (at most a
+quarter of the interval), or the server, which counts from when the earlier ones arrived, would refuse it."""
+
 DAY_MS: Final = 24 * 3600 * 1000
 DAY_FORMAT: Final = "%Y-%m-%dT00:00:00Z"
 
@@ -138,6 +142,8 @@ def usage_of(pool: Pool, account: Account, documents: Mapping[Key, Document | No
     # A clock that once ran ahead must not block an account for longer than a day.
     busy_until_ms = min(max(_integer(rate.get("busyUntilMs")) or 0, now_ms), now_ms + DAY_MS)
     wait_s = max(0.0, (busy_until_ms - now_ms) / 1000 - _tolerance_s(pool, account))
+    if wait_s > 0:
+        wait_s += min(LATENESS_S, _interval_s(pool, account) / 4)
     # The unit belongs to the day of the call, which a wait may put on the other side of midnight; and a window
     # that lies ahead already (a call reserved so) is kept: units are never counted into a day that is over.
     called_on = (now + timedelta(seconds=wait_s)).astimezone(UTC).date()

@@ -187,7 +187,7 @@ def test_a_rate_document_from_the_far_future_blocks_for_a_day_at_most(busy):
     books = Books(A)
     books.documents[rate_key("chart_img", "a")] = {"busyUntilMs": busy}
 
-    assert books.reserve().value["wait_s"] <= 24 * 3600
+    assert books.reserve().value["wait_s"] <= 24 * 3600 + 1
 
 
 def test_exhausting_an_account_that_is_gone_changes_nothing():
@@ -200,7 +200,7 @@ def test_exhausting_an_account_that_is_gone_changes_nothing():
 def test_a_burst_passes_at_once_and_then_one_a_second():
     books = Books(A)
 
-    assert [books.reserve().value["wait_s"] for _ in range(5)] == [0.0, 0.0, 0.0, 1.0, 2.0]
+    assert [books.reserve().value["wait_s"] for _ in range(5)] == [0.0, 0.0, 0.0, 1.25, 2.25]
 
 
 def test_the_rate_recovers_with_time():
@@ -208,7 +208,7 @@ def test_the_rate_recovers_with_time():
     for _ in range(3):
         books.reserve()
 
-    assert books.reserve(NOON + timedelta(seconds=0.4)).value["wait_s"] == pytest.approx(0.6)
+    assert books.reserve(NOON + timedelta(seconds=0.4)).value["wait_s"] == pytest.approx(0.85)
     assert books.reserve(NOON + timedelta(seconds=9)).value["wait_s"] == 0.0
 
 
@@ -217,14 +217,14 @@ def test_a_busy_account_is_passed_over_for_one_that_is_free_sooner():
     taken = [books.reserve().value for _ in range(8)]
 
     assert [one["account_id"] for one in taken] == ["a", "a", "a", "b", "b", "b", "a", "b"]
-    assert [one["wait_s"] for one in taken[-2:]] == [1.0, 1.0]
+    assert [one["wait_s"] for one in taken[-2:]] == [1.25, 1.25]
 
 
 def test_an_account_s_own_rate_wins_over_the_pool_s():
     fast = Account("a", "key-of-a", per_second=10, burst=1)
     books = Books(fast)
 
-    assert [books.reserve().value["wait_s"] for _ in range(3)] == [0.0, 0.1, 0.2]
+    assert [books.reserve().value["wait_s"] for _ in range(3)] == [0.0, 0.125, 0.225]
 
 
 def test_a_unit_belongs_to_the_day_on_which_its_call_is_made():
@@ -233,7 +233,7 @@ def test_a_unit_belongs_to_the_day_on_which_its_call_is_made():
     books.reserve(late)
     outcome = books.reserve(late)
 
-    assert outcome.value["wait_s"] == 10.0
+    assert outcome.value["wait_s"] == 10.25
     assert books.usage("a") == {"windowStart": TOMORROW, "usageToday": 1}
 
 
