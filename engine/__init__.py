@@ -11,7 +11,7 @@ A user's program needs the names below and nothing else:
     async with engine.Engine(store="sqlite:///detent.db", artifacts="folder:out") as app:
         result = await app.run(app.load("machines/demo.yaml"), {"n": 21}, run_id="demo-1")
 
-Importing this package imports no Google library, no `vcr` and no web framework.
+Importing this package imports no Google client, no `vcr` and no web framework.
 """
 
 from __future__ import annotations

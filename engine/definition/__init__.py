@@ -3,10 +3,10 @@
 `yaml_text` parses (YAML 1.2 core types, positions kept; `place` finds a character inside a value), `vocabulary`
 names every key, `reader` and `branches` turn nodes into declarations with the help of `fields`, `compiler`
 flattens and resolves them into a `Machine`, `lint` judges what states ask for and `graph` the ways between
-them, `library` finds files and children. Nothing here runs a machine.
+them, `catalogue` finds files and children. Nothing here runs a machine.
 """
 
+from engine.definition.catalogue import Catalogue, load_machine
 from engine.definition.compiler import compile_source
-from engine.definition.library import Library, load_machine
 
-__all__ = ["Library", "compile_source", "load_machine"]
+__all__ = ["Catalogue", "compile_source", "load_machine"]

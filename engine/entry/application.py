@@ -24,7 +24,7 @@ from engine.core.machine import Machine
 from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot, Status
 from engine.core.write import Document, Key
-from engine.definition import Library
+from engine.definition import Catalogue
 from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS, Registry
 from engine.runner.clock import Clock, SystemClock
@@ -100,7 +100,7 @@ class Engine:
         lease_s: float = DEFAULT_LEASE_S,
         concurrency: int = DEFAULT_CONCURRENCY,
         worker: str | None = None,
-        library: Library | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         if isinstance(lease_s, bool) or not isinstance(lease_s, (int, float)) or not 0 < lease_s <= LEASE_S_MAX:
             raise InvalidRequestError(f"lease_s must be a number of seconds up to {LEASE_S_MAX:g}, not {lease_s!r}.")
@@ -118,7 +118,7 @@ class Engine:
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._goes_on = True
-        self.library = library or Library(_Declarations(self._handlers))
+        self.catalogue = catalogue or Catalogue(_Declarations(self._handlers))
 
     async def __aenter__(self) -> Self:
         self.store = await self._opened_store()
@@ -126,7 +126,7 @@ class Engine:
         services: dict[type[Any], Any] = {type(service): service for service in self._services}
         services |= {Store: self.store, Artifacts: self.artifacts, Secrets: self.secrets}
         self.performer = Performer(self._handlers, services, self.artifacts, self.clock, self._observer)
-        definitions = Definitions(self.store, self.library)
+        definitions = Definitions(self.store, self.catalogue)
         self.runs = Runs(self.store, definitions, self.performer.kind_of, self._tenure, self.secrets)
         self._driver = Driver(self.runs, self.performer, self.clock, self._observer, self._lease_s)
         self.worker = Worker(self.runs, self._driver, self.clock, self._observer, self._concurrency)
@@ -158,7 +158,7 @@ class Engine:
 
     def load(self, path: str | Path) -> Machine:
         """Compile a definition with its children. Raises `DefinitionError` with every diagnostic."""
-        return self.library.load(path)
+        return self.catalogue.load(path)
 
     async def run(
         self,
@@ -173,7 +173,7 @@ class Engine:
         Raises `InvalidRequestError` for an input that the machine does not take.
         """
         began_ms = self.clock.now_ms()
-        self.library.add(machine)
+        self.catalogue.add(machine)
         if machine.key is None and run_id is None:
             run_id = f"{machine.name}-{began_ms}-{randomness.token_hex(3)}"
         started = await start(self.runs, machine, input, run_id, self._first_action(machine), began_ms)

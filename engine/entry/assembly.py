@@ -11,7 +11,7 @@ from typing import Any, Final
 from engine.core import canonical
 from engine.core.machine import Machine, Pool
 from engine.core.secret import Secrets
-from engine.definition import Library
+from engine.definition import Catalogue
 from engine.entry.application import Engine
 from engine.entry.configuration import Configuration
 from engine.errors import ConfigurationError, InvalidRequestError
@@ -38,7 +38,7 @@ class Assembly:
         self.config = config
         self.secrets = secrets
         self.observer = observer
-        self.library = Library(ACTIONS.declarations())
+        self.catalogue = Catalogue(ACTIONS.declarations())
         self._pools: dict[str, Pool] = {}
         self._reads_only = False
 
@@ -51,7 +51,7 @@ class Assembly:
 
     def load(self, path: str) -> Machine:
         """Compile a definition. Raises `DefinitionError`."""
-        machine = self.library.load(path)
+        machine = self.catalogue.load(path)
         self._pools |= {pool.name: pool for pool in self.pools_of(machine)}
         return machine
 
@@ -85,7 +85,7 @@ class Assembly:
                 clock=clock,
                 observer=self.observer,
                 lease_s=config.lease_s,
-                library=self.library,
+                catalogue=self.catalogue,
             ) as app:
                 yield app
         finally:

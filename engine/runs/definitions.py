@@ -17,7 +17,7 @@ from engine.store.port import Store
 
 
 class Compiler(Protocol):
-    """What rebuilds a machine from its stored definition: `engine.definition.Library`."""
+    """What rebuilds a machine from its stored definition: `engine.definition.Catalogue`."""
 
     def get(self, digest: str) -> Machine | None: ...
 

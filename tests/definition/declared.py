@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.core.action import ActionDeclaration, ActionKind
 from engine.core.machine import Machine
-from engine.definition import Library
+from engine.definition import Catalogue
 from engine.definition.compiler import Children, Compiled, compile_text
 
 HERE = Path(__file__).parent
@@ -56,5 +56,5 @@ def rules(text: str, children: Children = lambda name: None) -> list[str]:
 
 def lines(path: Path) -> list[str]:
     """The diagnostics of a file and its children, with the names of the files alone."""
-    _, diagnostics = Library(ACTIONS).check(path)
+    _, diagnostics = Catalogue(ACTIONS).check(path)
     return [str(found._replace(file=Path(found.file).name)) for found in diagnostics]

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import engine.definition
-from engine.definition import Library
+from engine.definition import Catalogue
 from engine.entry.cli.validate import command
 from engine.handlers.registry import ACTIONS as REGISTERED
 from tests.definition.declared import ACTIONS, HERE, lines
@@ -62,7 +62,7 @@ def test_no_golden_text_is_left_without_its_definition():
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
 def test_a_valid_definition_has_nothing_to_say(path):
-    machine, diagnostics = Library(ACTIONS).check(path)
+    machine, diagnostics = Catalogue(ACTIONS).check(path)
 
     assert [str(found) for found in diagnostics] == []
     assert machine.name == path.stem
@@ -70,7 +70,7 @@ def test_a_valid_definition_has_nothing_to_say(path):
 
 @pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
 def test_the_machines_of_the_project_are_valid(path):
-    assert Library(REGISTERED.declarations()).check(path).diagnostics == ()
+    assert Catalogue(REGISTERED.declarations()).check(path).diagnostics == ()
 
 
 def test_many_different_mistakes_are_reported_at_once():
@@ -84,15 +84,15 @@ def test_many_different_mistakes_are_reported_at_once():
 
 
 def test_a_missing_file_is_a_diagnostic(tmp_path):
-    (found,) = Library(ACTIONS).check(tmp_path / "nowhere.yaml").diagnostics
+    (found,) = Catalogue(ACTIONS).check(tmp_path / "nowhere.yaml").diagnostics
 
     assert (found.rule, found.position) == ("file-unreadable", (1, 1))
     assert "No such file" in found.message
 
 
 def test_a_folder_and_an_impossible_name_are_diagnostics(tmp_path):
-    assert [found.rule for found in Library(ACTIONS).check(tmp_path).diagnostics] == ["file-unreadable"]
-    assert [found.rule for found in Library(ACTIONS).check("a\0b").diagnostics] == ["file-unreadable"]
+    assert [found.rule for found in Catalogue(ACTIONS).check(tmp_path).diagnostics] == ["file-unreadable"]
+    assert [found.rule for found in Catalogue(ACTIONS).check("a\0b").diagnostics] == ["file-unreadable"]
 
 
 # The command line

@@ -11,9 +11,9 @@ import pytest
 
 from engine.core.action import ActionDeclaration, ActionKind
 from engine.core.machine import Machine
+from engine.definition.catalogue import Catalogue
 from engine.definition.diagram import FORMATS, compose, draw, palette
 from engine.definition.diagram.picture import Edge, EdgeKind, Node, NodeKind, Picture
-from engine.definition.library import Library
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -162,17 +162,17 @@ TEXTS = {"chart_request": CHART_REQUEST, "chart_export": CHART_EXPORT, "nasty": 
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Machine]:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Machine]:
     folder: Path = tmp_path_factory.mktemp("machines")
     for name, text in TEXTS.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    found = Library({action.name: action for action in ACTIONS})
+    found = Catalogue({action.name: action for action in ACTIONS})
     return lambda name: found.load(folder / f"{name}.yaml")
 
 
 @pytest.fixture(params=TEXTS)
-def machine(request: pytest.FixtureRequest, library: Callable[[str], Machine]) -> Machine:
-    return library(request.param)
+def machine(request: pytest.FixtureRequest, catalogue: Callable[[str], Machine]) -> Machine:
+    return catalogue(request.param)
 
 
 def node(picture: Picture, state: str) -> Node:
@@ -234,22 +234,22 @@ def test_a_run_begins_at_the_dot(machine: Machine) -> None:
     assert start.target == node(compose(machine), machine.initial).id
 
 
-def test_inherited_catch_is_drawn_once(library: Callable[[str], Machine]) -> None:
-    picture = compose(library("chart_export"))
+def test_inherited_catch_is_drawn_once(catalogue: Callable[[str], Machine]) -> None:
+    picture = compose(catalogue("chart_export"))
     errors = [edge for edge in picture.edges if edge.kind is EdgeKind.ERROR]
     assert errors == edges(picture, handler(picture, "RUNNING", NodeKind.CATCH).id, "RUNNING.FAILING")
     assert len(errors) == 1
 
 
-def test_inherited_cancel_is_drawn_once(library: Callable[[str], Machine]) -> None:
-    picture = compose(library("chart_export"))
+def test_inherited_cancel_is_drawn_once(catalogue: Callable[[str], Machine]) -> None:
+    picture = compose(catalogue("chart_export"))
     cancels = [edge for edge in picture.edges if edge.kind is EdgeKind.CANCEL]
     assert cancels == edges(picture, handler(picture, "RUNNING", NodeKind.CANCEL).id, "RUNNING.FAILING")
     assert len(cancels) == 1
 
 
-def test_each_box_has_its_own_catch_and_a_state_its_own_cancel(library: Callable[[str], Machine]) -> None:
-    picture = compose(library("nasty"))
+def test_each_box_has_its_own_catch_and_a_state_its_own_cancel(catalogue: Callable[[str], Machine]) -> None:
+    picture = compose(catalogue("nasty"))
     leaf = "class.inner.deep.leaf"
     outer, inner = (handler(picture, box, NodeKind.CATCH).id for box in ("class", "class.inner"))
     assert [edge.lines for edge in edges(picture, inner, leaf)] == [("A_B",)]
@@ -259,18 +259,18 @@ def test_each_box_has_its_own_catch_and_a_state_its_own_cancel(library: Callable
     assert own.lines == ("cancel",)
 
 
-def test_boxes_lie_in_each_other_as_the_states_do(library: Callable[[str], Machine]) -> None:
-    picture = compose(library("nasty"))
+def test_boxes_lie_in_each_other_as_the_states_do(catalogue: Callable[[str], Machine]) -> None:
+    picture = compose(catalogue("nasty"))
     assert [(box.state, box.box, box.depth) for box in picture.boxes] == [
         ("class", None, 0), ("class.inner", "b1", 1), ("class.inner.deep", "b2", 2),
     ]  # fmt: skip
     assert node(picture, "class.inner.deep.leaf").box == "b3"
 
 
-def test_a_rebuilt_machine_has_the_same_picture(library: Callable[[str], Machine]) -> None:
+def test_a_rebuilt_machine_has_the_same_picture(catalogue: Callable[[str], Machine]) -> None:
     """A stored definition has no positions, and the catches are found all the same."""
-    machine = library("nasty")
-    found = Library({action.name: action for action in ACTIONS})
+    machine = catalogue("nasty")
+    found = Catalogue({action.name: action for action in ACTIONS})
     assert compose(found.rebuild(machine.source, machine.children, machine.file)) == compose(machine)
 
 
@@ -320,14 +320,14 @@ def test_an_edge_says_when_it_is_taken(machine: Machine, source: str, target: st
     assert [edge.lines for edge in edges(compose(machine), source, target)] == labels
 
 
-def test_a_guard_that_makes_no_difference_is_left_to_the_tooltip(library: Callable[[str], Machine]) -> None:
-    [edge] = edges(compose(library("nasty")), "class.inner.deep.linkStyle", "default")
+def test_a_guard_that_makes_no_difference_is_left_to_the_tooltip(catalogue: Callable[[str], Machine]) -> None:
+    [edge] = edges(compose(catalogue("nasty")), "class.inner.deep.linkStyle", "default")
     assert edge.lines == ("[else]",)
     assert "visits.class.inner.deep.leaf < 2" in edge.tooltip
 
 
-def test_a_long_guard_is_shortened_and_whole_in_the_tooltip(library: Callable[[str], Machine]) -> None:
-    machine = library("nasty")
+def test_a_long_guard_is_shortened_and_whole_in_the_tooltip(catalogue: Callable[[str], Machine]) -> None:
+    machine = catalogue("nasty")
     [guard] = {branch.guard.text for branch in machine.branches() if branch.guard and "||" in branch.guard.text}
     [edge] = [edge for edge in compose(machine).edges if guard in edge.tooltip]
     assert guard not in " ".join(edge.lines)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from engine.core.action import ActionDeclaration, ActionKind
 from engine.core.machine import Machine
+from engine.definition.catalogue import Catalogue
 from engine.definition.diagram import dot, draw, mermaid, svg
 from engine.definition.diagram.picture import Box, Edge, EdgeKind, Node, NodeKind, Picture
 from engine.definition.diagram.wording import drawable, duration, shortened, wrapped
-from engine.definition.library import Library
 from engine.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ states:
 def compiled(folder: Path) -> Machine:
     (folder / "m.yaml").write_text(MACHINE, encoding="utf-8")
     action = ActionDeclaration("do.it", ActionKind.REPEATABLE, ("done",), ("ONE", "TWO"))
-    return Library({action.name: action}).load(folder / "m.yaml")
+    return Catalogue({action.name: action}).load(folder / "m.yaml")
 
 
 def picture_of(text: str) -> Picture:

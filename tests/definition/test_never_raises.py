@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.definition import Library
+from engine.definition import Catalogue
 from tests.definition.declared import ACTIONS, HERE, check
 
 FILES = sorted([*(HERE / "valid").glob("*.yaml"), *(HERE / "invalid").glob("*.yaml")])
@@ -107,4 +107,4 @@ def test_any_file_gets_an_answer(content):
         path = Path(folder) / "m.yaml"
         path.write_bytes(content)
 
-        expect_answer(Library(ACTIONS).check(path))
+        expect_answer(Catalogue(ACTIONS).check(path))

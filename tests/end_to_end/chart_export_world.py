@@ -23,7 +23,7 @@ import httpx
 from engine.artifacts.folder import FolderArtifacts
 from engine.core.secret import Secrets
 from engine.core.write import Key, Set
-from engine.definition import Library
+from engine.definition import Catalogue
 from engine.entry.application import Engine, RunResult
 from engine.handlers.accounts import Account, AccountPools
 from engine.handlers.chart_img import ChartImg, ChartImgSettings
@@ -40,8 +40,8 @@ STEP_ID = "charts:1d:main_v1"
 STARTED = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 ACCOUNTS = (Account("acc1", "first-secret-key"), Account("acc2", "second-secret-key"))
 
-LIBRARY = Library(ACTIONS.declarations())
-MACHINE = LIBRARY.load(ROOT / "machines/chart_export.yaml")
+CATALOGUE = Catalogue(ACTIONS.declarations())
+MACHINE = CATALOGUE.load(ROOT / "machines/chart_export.yaml")
 
 
 def png(marker: str) -> bytes:
@@ -236,7 +236,7 @@ async def _export(scenario: Scenario) -> Seen:
         services = [Ledger(pools, is_live=scenario.mode != "mock"), chart_img, ChartDefaults("Etc/UTC")]
         async with Engine(
             store=store, artifacts=artifacts, services=services, secrets=secrets, clock=clock, observer=recorder,
-            library=LIBRARY,
+            catalogue=CATALOGUE,
         ) as app:  # fmt: skip
             if scenario.prepare is not None:
                 await scenario.prepare(app, Path(folder, "out"))

@@ -19,7 +19,7 @@ from engine.handlers.templates import ChartDefaults
 from engine.store.memory import MemoryStore
 from engine.testing.clock import SimulatedClock
 from tests.end_to_end.chart_export_world import (
-    LIBRARY,
+    CATALOGUE,
     MACHINE,
     RUN_ID,
     Recorder,
@@ -64,7 +64,7 @@ async def _export(machine: Any) -> Seen:
             artifacts = FolderArtifacts(str(Path(folder, "out")), "bucket", secrets=secrets)
             async with Engine(
                 store=store, artifacts=artifacts, services=[Ledger(pools), chart_img, ChartDefaults()],
-                secrets=secrets, clock=clock, observer=recorder, library=LIBRARY,
+                secrets=secrets, clock=clock, observer=recorder, catalogue=CATALOGUE,
             ) as app:  # fmt: skip
                 return await app.run(machine, scenario.input, patience_s=3600)
 

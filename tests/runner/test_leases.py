@@ -110,7 +110,7 @@ async def claimed(app, machine, run_id="r"):
     from engine.runs import start
 
     started = await start(app.runs, machine, {}, run_id, app._first_action(machine), app.clock.now_ms())
-    app.library.add(machine)
+    app.catalogue.add(machine)
     return started.committed.claim
 
 
@@ -120,7 +120,7 @@ async def test_a_run_is_claimed_when_its_lease_is_over_and_not_before(world, aft
     async with world.worker("first") as first, world.worker("second") as second:
         machine = world.machine("repeatable")
         await claimed(first, machine)
-        second.library.add(machine)
+        second.catalogue.add(machine)
         world.clock.advance(after_s)
         taken = await second.runs.claim("r")
 
@@ -142,7 +142,7 @@ async def test_of_many_claims_of_one_run_exactly_one_wins(world):
 
     async def rival(name):
         async with world.worker(name) as app:
-            app.library.add(machine)
+            app.catalogue.add(machine)
             taken = await app.runs.claim("r")
             if isinstance(taken, Committed):
                 wins.append(taken.head.worker)
@@ -159,7 +159,7 @@ async def test_a_commit_under_a_stale_fence_writes_nothing(world):
     machine = world.machine("repeatable")
     async with world.worker("first") as first, world.worker("second") as second:
         stale = await claimed(first, machine)
-        second.library.add(machine)
+        second.catalogue.add(machine)
         world.clock.advance(LEASE_S)
         await second.runs.claim("r")
         before = await world.store.get_many([head_key("r"), entry_key("r", 2)])
@@ -240,7 +240,7 @@ async def test_a_transactional_action_is_decided_again_and_happens_once(world):
         await claimed(first, machine)
     world.clock.advance(LEASE_S)
     async with world.worker("second") as second:
-        second.library.add(machine)
+        second.catalogue.add(machine)
         result = await second.resume("r")
 
     assert (result.status, result.output) == ("succeeded", 1)
@@ -252,7 +252,7 @@ async def test_a_repeatable_action_is_performed_again_with_the_same_key(world):
     await world.die_during_the_call("repeatable")
     world.clock.advance(LEASE_S)
     async with world.worker("second") as second:
-        second.library.add(world.machine("repeatable"))
+        second.catalogue.add(world.machine("repeatable"))
         result = await second.resume("r")
 
     assert (result.status, world.performed) == ("succeeded", ["r:CALLING:1", "r:CALLING:1"])
@@ -263,7 +263,7 @@ async def test_an_unrepeatable_action_that_was_begun_is_interrupted(world):
     await world.die_during_the_call("unrepeatable")
     world.clock.advance(LEASE_S)
     async with world.worker("second") as second:
-        second.library.add(world.machine("unrepeatable"))
+        second.catalogue.add(world.machine("unrepeatable"))
         result = await second.resume("r")
 
     assert (result.state, len(world.performed)) == ("LOST", 1)
@@ -276,7 +276,7 @@ async def test_an_unrepeatable_action_that_was_not_begun_is_performed(world):
         await first.runs.rest(await claimed(first, machine))
     world.go_on.set()
     async with world.worker("second") as second:
-        second.library.add(machine)
+        second.catalogue.add(machine)
         result = await second.resume("r")
 
     assert (result.state, len(world.performed)) == ("DONE", 1)
@@ -333,7 +333,7 @@ async def test_a_worker_that_is_stopped_lets_go_at_once(world, kind, state, call
     """[11]"""
     await world.die_during_the_call(kind)  # cancelled with its store at hand: a stop, and no crash
     async with world.worker("second") as second:
-        second.library.add(world.machine(kind))
+        second.catalogue.add(world.machine(kind))
         result = await second.resume("r", patience_s=0)
 
     assert (result.state, len(world.performed)) == (state, calls)

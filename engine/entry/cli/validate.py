@@ -8,7 +8,7 @@ import sys
 import click
 
 from engine.core.diagnostic import Diagnostic
-from engine.definition import Library
+from engine.definition import Catalogue
 from engine.entry.cli import EXIT_DEFINITION
 from engine.entry.cli.options import actions_option, import_actions
 from engine.handlers.registry import ACTIONS
@@ -21,10 +21,10 @@ from engine.handlers.registry import ACTIONS
 def command(machines: tuple[str, ...], actions: tuple[str, ...], format_: str) -> None:
     """Report everything that is wrong with definitions, as file:line:column: message [rule] remedy."""
     import_actions(actions)
-    library = Library(ACTIONS.declarations())
+    catalogue = Catalogue(ACTIONS.declarations())
     found: list[Diagnostic] = []
     for path in machines:
-        machine, diagnostics = library.check(path)
+        machine, diagnostics = catalogue.check(path)
         found.extend(one for one in diagnostics if one not in found)
         if format_ == "text" and machine is not None:
             states, transitions = len(machine.states), len(machine.branches())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core import canonical
-from engine.definition import Library, load_machine
+from engine.definition import Catalogue, load_machine
 from engine.errors import DefinitionError
 from tests.definition.declared import ACTIONS, HERE
 
@@ -37,24 +37,24 @@ def folder(tmp_path):
 
 
 def rules(path):
-    return [found.rule for found in Library(ACTIONS).check(path).diagnostics]
+    return [found.rule for found in Catalogue(ACTIONS).check(path).diagnostics]
 
 
 def test_a_child_is_the_file_of_its_name_beside_the_definition(folder):
     path = folder(top=PARENT.format(name="top", child="low"), low=LEAF.format(name="low")) / "top.yaml"
-    library = Library(ACTIONS)
+    catalogue = Catalogue(ACTIONS)
 
-    machine = library.load(path)
+    machine = catalogue.load(path)
 
     assert machine.children["low"].name == "low"
-    assert library.get(machine.digest) is machine
-    assert library.get(machine.children["low"].digest) is machine.children["low"]
+    assert catalogue.get(machine.digest) is machine
+    assert catalogue.get(machine.children["low"].digest) is machine.children["low"]
 
 
 def test_a_missing_child_is_reported_at_each_map_that_names_it(folder):
     path = folder(top=PARENT.format(name="top", child="low")) / "top.yaml"
 
-    assert [(found.rule, found.position) for found in Library(ACTIONS).check(path).diagnostics] == [
+    assert [(found.rule, found.position) for found in Catalogue(ACTIONS).check(path).diagnostics] == [
         ("machine-unknown", (5, 20)), ("machine-unknown", (8, 20)),
     ]  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_a_childs_own_diagnostics_come_once_with_its_file_and_nothing_else(folde
         folder(top=PARENT.format(name="top", child="low"), low=LEAF.format(name="low") + "colour: blue\n") / "top.yaml"
     )
 
-    (found,) = Library(ACTIONS).check(path).diagnostics
+    (found,) = Catalogue(ACTIONS).check(path).diagnostics
 
     assert (found.rule, found.file, found.position) == ("key-unknown", str(path.parent / "low.yaml"), (4, 1))
 
@@ -74,7 +74,7 @@ def test_a_circle_of_maps_is_refused(folder, length):
     names = [f"m{number}" for number in range(length)]
     texts = {name: PARENT.format(name=name, child=names[(at + 1) % length]) for at, name in enumerate(names)}
 
-    found = Library(ACTIONS).check(folder(**texts) / "m0.yaml").diagnostics
+    found = Catalogue(ACTIONS).check(folder(**texts) / "m0.yaml").diagnostics
 
     assert {one.rule for one in found} == {"machine-unknown"}
     assert all("a machine cannot map itself: m0 → " in one.message for one in found)
@@ -83,7 +83,7 @@ def test_a_circle_of_maps_is_refused(folder, length):
 def test_maps_are_nested_within_a_bound(folder):
     texts = {f"m{at}": PARENT.format(name=f"m{at}", child=f"m{at + 1}") for at in range(40)}
 
-    found = Library(ACTIONS).check(folder(**texts, m40=LEAF.format(name="m40")) / "m0.yaml").diagnostics
+    found = Catalogue(ACTIONS).check(folder(**texts, m40=LEAF.format(name="m40")) / "m0.yaml").diagnostics
 
     assert {one.message for one in found} == {"maps are nested more than 20 machines deep"}
 
@@ -117,10 +117,10 @@ def stored(machine):
 @pytest.mark.parametrize("path", sorted((HERE / "valid").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_stored_definition_is_rebuilt_to_the_same_machine(path):
     machine = load_machine(path, ACTIONS)
-    library = Library(ACTIONS)
+    catalogue = Catalogue(ACTIONS)
 
-    children = {name: library.rebuild(stored(child), {}, "stored") for name, child in machine.children.items()}
-    rebuilt = library.rebuild(stored(machine), children, "stored")
+    children = {name: catalogue.rebuild(stored(child), {}, "stored") for name, child in machine.children.items()}
+    rebuilt = catalogue.rebuild(stored(machine), children, "stored")
 
     assert (rebuilt.digest, rebuilt.initial) == (machine.digest, machine.initial)
     for name, state in machine.states.items():
@@ -129,18 +129,18 @@ def test_a_stored_definition_is_rebuilt_to_the_same_machine(path):
             event: [row.target for row in rows] for event, rows in state.branches.items()
         }
         assert [timer.event for timer in again.after] == [timer.event for timer in state.after]
-    assert library.get(machine.digest) is rebuilt
+    assert catalogue.get(machine.digest) is rebuilt
 
 
 def test_a_stored_definition_is_not_judged_again_by_rules_that_came_later():
     source = {"machine": "m", "initial": "A", "states": {"A": {"invoke": {"action": "gone"}}}}
 
-    assert Library(ACTIONS).rebuild(source, {}, "m.yaml").initial == "A"
+    assert Catalogue(ACTIONS).rebuild(source, {}, "m.yaml").initial == "A"
 
 
 def test_a_stored_definition_that_this_release_cannot_read_says_why():
     with pytest.raises(DefinitionError) as caught:
-        Library(ACTIONS).rebuild({"machine": "m", "initial": "A", "states": {"A": {"later_key": 1}}}, {}, "m.yaml")
+        Catalogue(ACTIONS).rebuild({"machine": "m", "initial": "A", "states": {"A": {"later_key": 1}}}, {}, "m.yaml")
 
     assert "key-unknown" in [found.rule for found in caught.value.diagnostics]
 

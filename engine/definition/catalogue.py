@@ -22,7 +22,7 @@ CHILD_DEPTH_MAX: Final = 20
 """Machines that map machines that map machines: deeper is a mistake, and the compiler recurses."""
 
 
-class Library:
+class Catalogue:
     """The machines of one process: loaded from files, or rebuilt from stored definitions by digest."""
 
     def __init__(self, actions: Mapping[str, ActionDeclaration]) -> None:
@@ -107,4 +107,4 @@ def _read(path: Path) -> str:
 
 def load_machine(path: str | Path, actions: Mapping[str, ActionDeclaration]) -> Machine:
     """Compile one file with its children. Raises `DefinitionError` with every diagnostic."""
-    return Library(actions).load(path)
+    return Catalogue(actions).load(path)
