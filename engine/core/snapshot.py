@@ -63,7 +63,7 @@ class Snapshot(NamedTuple):
 
     def encode(self) -> str:
         """Canonical JSON: equal snapshots have equal texts."""
-        return canonical.encode(self._asdict())
+        return canonical.encode_plain(self._asdict())
 
     @classmethod
     def decode(cls, text: str) -> Snapshot:

@@ -15,9 +15,10 @@ Numbers keep their kind (1 stays an int, 1.0 a float), strings any Unicode, maps
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import orjson
 
 from engine.core import canonical
 from engine.core.bounds import DOCUMENT_BYTES_MAX
@@ -127,7 +128,7 @@ def settle(texts: Mapping[Key, str | None], writes: Sequence[Write]) -> dict[Key
 
 def document_of(text: str) -> dict[str, Json]:
     """The document of a canonical text, as new containers that nobody else holds."""
-    document: dict[str, Json] = json.loads(text)
+    document: dict[str, Json] = orjson.loads(text)
     return document
 
 
@@ -137,7 +138,10 @@ def document_text(key: Key, document: Document) -> str:
     Raises `InvalidRequestError` over `DOCUMENT_BYTES_MAX`, and `ValueError` for what is no JSON map.
     """
     # Most documents are plain already, and seeing that is five times cheaper than making them so.
-    text = canonical.encode(document if _is_plain(document) else _plain(key, document))
+    try:
+        text = canonical.encode_plain(document if _is_plain(document) else _plain(key, document))
+    except TypeError as error:  # half of a surrogate pair
+        raise ValueError(f"{key.collection}/{key.id} cannot be written as JSON: {error}") from None
     # An ASCII text has a byte for each character, and knows that it is one; others are measured.
     size = len(text) if text.isascii() else len(text.encode())
     if size > DOCUMENT_BYTES_MAX:
@@ -155,19 +159,24 @@ def _plain(key: Key, document: Document) -> Json:
     return canonical.plain(document, name)
 
 
-_SCALARS: Final = frozenset((str, int, bool, float, type(None)))
+_SURE: Final = frozenset((str, bool, type(None)))
+"""Types of which every value is JSON. Numbers have some that are not."""
+
+_INTEGER_END: Final = 2**63
+"""As in Firestore, an integer has 64 bits."""
 
 
 def _is_plain(document: object) -> bool:
-    """Whether a document is made of JSON's own types alone. A NaN passes; the encoder refuses that."""
+    """Whether a document is surely JSON, of JSON's own types alone; of another `_plain` makes it, or says why not."""
     if type(document) is not dict:
         return False
     for name, entry in document.items():
         if type(name) is not str:
             return False
-        if type(entry) in _SCALARS or (type(entry) is list and _SCALARS.issuperset(map(type, entry))):
+        kind = type(entry)
+        if kind in _SURE or (kind is int and -_INTEGER_END <= entry < _INTEGER_END):
             continue
-        if not _is_plain(entry):
+        if not (kind is list and _SURE.issuperset(map(type, entry))) and not _is_plain(entry):
             return False
     return True
 

@@ -1,7 +1,10 @@
 """The database file: opening it as we need it, its one table and its indexes, and what its errors mean.
 
-In: a path. Out: connections that are ready for use. Documents are rows of (collection, id, canonical JSON); the
-table keeps its rowid, because bodies of a kilobyte and more are slower inside a key's own tree.
+In: a path. Out: connections that are ready for use. Documents are rows of (collection, id, canonical JSON, facets);
+the table keeps its rowid, because bodies of a kilobyte and more are slower inside a key's own tree.
+
+`facets` holds once more the fields that an index serves, and the indexes are on it: a commit that changes other fields
+leaves the column alone, and so every index. Indexes on the body itself made each commit write twice as many pages.
 
 Write-ahead log, `synchronous=FULL`: a commit that was acknowledged survives a power cut. SQLite never checkpoints
 by itself here; the writer does, see `sqlite_writer.py`.
@@ -11,25 +14,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import apsw
 
+from engine.core import canonical
 from engine.errors import CommitUncertainError, ConfigurationError, StoreError, StoreUnavailableError
-from engine.store.port import Index
+from engine.store.port import Index, document_of
 from engine.store.sqlite_turn import Turn
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """`PRAGMA user_version` of the files that this release writes."""
 
 BUSY_MS: Final = 5_000
 """How long SQLite itself waits for a lock: only for programs that do not take the writers' turn."""
 
 _TABLE: Final = """CREATE TABLE document (
-    collection TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (collection, id)
+    collection TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, facets TEXT, PRIMARY KEY (collection, id)
 ) STRICT"""
+
+_FACETS: Final = "CREATE TABLE facet (collection TEXT NOT NULL, field TEXT NOT NULL, UNIQUE (collection, field)) STRICT"
+"""Which fields of which collection are facets: every process that writes must keep them, also for others' indexes."""
 
 _SIZE: Final = "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('document', ?, ?)"
 """Sizes that we tell SQLite's planner instead of letting it measure: it then takes an index of `indexes` for every
@@ -130,14 +137,32 @@ def commit_failure(error: Exception) -> StoreError:
     return outage(error)
 
 
-def field_expression(field: str) -> str:
+Facets: TypeAlias = Mapping[str, tuple[str, ...]]
+"""The fields of each collection that are kept beside the body."""
+
+
+def facets_of(connection: apsw.Connection) -> Facets:
+    """What the file says. Raises `apsw.Error`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for collection, field in connection.execute("SELECT collection, field FROM facet ORDER BY collection, field"):
+        found[collection] = (*found.get(collection, ()), field)
+    return found
+
+
+def facets_text(fields: Sequence[str], body: str) -> str:
+    """The facets of a document, from its canonical text."""
+    document = document_of(body)
+    return canonical.encode_plain({field: document[field] for field in fields if field in document})
+
+
+def field_expression(field: str, *, is_facet: bool = False) -> str:
     """The SQL of one top-level field; an index serves a query only if both say it in the same words."""
-    return f"json_extract(body, {quoted(_json_path(field))})"
+    return f"json_extract({'facets' if is_facet else 'body'}, {quoted(_json_path(field))})"
 
 
-def has_field(field: str) -> str:
+def has_field(field: str, *, is_facet: bool = False) -> str:
     """The SQL of "the document has this field", null included."""
-    return f"json_type(body, {quoted(_json_path(field))}) IS NOT NULL"
+    return f"json_type({'facets' if is_facet else 'body'}, {quoted(_json_path(field))}) IS NOT NULL"
 
 
 def is_plain(field: str) -> bool:
@@ -169,9 +194,14 @@ def _bring_up(connection: apsw.Connection, path: str, indexes: Sequence[Index]) 
             raise ConfigurationError("DETENT_STORE", f"{path} is another program's database.", remedy=_REMEDY)
         if version == 0:
             connection.execute(_TABLE)
+            connection.execute(_FACETS)
             connection.execute("ANALYZE")  # makes the table of sizes
             connection.execute(_SIZE, (_KEY_INDEX, _SIZE_OF_COLLECTIONS))
-            connection.pragma("user_version", SCHEMA_VERSION)
+        elif version == 1:
+            _add_facets(connection)
+            known = set()
+        connection.pragma("user_version", SCHEMA_VERSION)
+        _keep_facets(connection, indexes)
         for index in indexes:
             if _index_sql(index) not in known:
                 connection.execute(_index_sql(index))
@@ -182,12 +212,37 @@ def _bring_up(connection: apsw.Connection, path: str, indexes: Sequence[Index]) 
     connection.execute("COMMIT")
 
 
+def _add_facets(connection: apsw.Connection) -> None:
+    """A file of schema 1 had its indexes on the body."""
+    names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    for (name,) in connection.execute(names).fetchall():
+        assert isinstance(name, str)
+        connection.execute(f"DROP INDEX {_quoted_name(name)}")
+        connection.execute("DELETE FROM sqlite_stat1 WHERE idx = ?", (name,))
+    connection.execute("ALTER TABLE document ADD COLUMN facets TEXT")
+    connection.execute(_FACETS)
+
+
+def _keep_facets(connection: apsw.Connection, indexes: Sequence[Index]) -> None:
+    """Make every field of `indexes` a facet, also of the documents that are there."""
+    before = facets_of(connection)
+    for collection, field in {(index.collection, field) for index in indexes for field in index.fields}:
+        connection.execute("INSERT OR IGNORE INTO facet VALUES (?, ?)", (collection, field))
+    for collection, fields in facets_of(connection).items():
+        if fields == before.get(collection):
+            continue
+        rows = connection.execute("SELECT rowid, body FROM document WHERE collection = ?", (collection,)).fetchall()
+        for rowid, body in rows:
+            assert isinstance(body, str)
+            connection.execute("UPDATE document SET facets = ? WHERE rowid = ?", (facets_text(fields, body), rowid))
+
+
 def _index_name(index: Index) -> str:
     return f"{index.collection}({','.join(index.fields)})"
 
 
 def _index_sql(index: Index) -> str:
-    terms = ", ".join([*map(field_expression, index.fields), "id"])
+    terms = ", ".join([*(field_expression(field, is_facet=True) for field in index.fields), "id"])
     name = _quoted_name(_index_name(index))
     return f"CREATE INDEX {name} ON document ({terms}) WHERE collection = {quoted(index.collection)}"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -31,7 +31,7 @@ CLOSE_S_MAX: Final = 10.0
 
 
 class Asked(Generic[Question]):
-    """A question on its way; the thread fills in `answer` or `error`."""
+    """A question on its way; whoever works on it fills in `answer` or `error`."""
 
     __slots__ = ("answer", "error", "future", "loop", "question")
 
@@ -41,6 +41,18 @@ class Asked(Generic[Question]):
         self.future: asyncio.Future[None] = loop.create_future()
         self.answer: Any = None
         self.error: BaseException | None = None
+
+    def answered(self) -> Any:
+        """The answer. Raises the error, once: it is forgotten with the question."""
+        error = self.error
+        if error is None:
+            return self.answer
+        try:
+            raise error
+        finally:
+            # The error's traceback holds this frame: without these the two would keep each other alive.
+            self.error = None
+            del error
 
 
 class Lane(Generic[Question]):
@@ -63,22 +75,20 @@ class Lane(Generic[Question]):
     async def ask(self, question: Question) -> Any:
         """The answer to `question`. Raises what the work met, `StoreUnavailableError` after `close`."""
         asked = Asked(question, asyncio.get_running_loop())
+        self.put([asked])
+        await asked.future
+        return asked.answered()
+
+    def put(self, batch: Iterable[Asked[Question]]) -> None:
+        """Queue questions, whose futures tell when they are answered. Raises `StoreUnavailableError` after `close`."""
         with self._door:  # a question is either before the end of the queue or refused, never behind it
             if self._closed:
                 raise StoreUnavailableError("the store is closed.", remedy="Open it again.")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
-            self._queue.put(asked)
-        await asked.future
-        error = asked.error
-        if error is None:
-            return asked.answer
-        try:
-            raise error
-        finally:
-            # The error's traceback holds this frame: without these the two would keep each other alive.
-            del error, asked
+            for asked in batch:
+                self._queue.put(asked)
 
     async def close(self) -> None:
         """Answer what has been asked, then end the thread. Idempotent.

@@ -15,7 +15,7 @@ import apsw
 
 from engine.core.write import Key
 from engine.store.port import Found, Order, Where, document_of, matches, select
-from engine.store.sqlite_file import field_expression, has_field, is_plain, quoted
+from engine.store.sqlite_file import Facets, field_expression, has_field, is_plain, quoted
 
 _INTEGER_MAX: Final = 2**63 - 1
 
@@ -29,10 +29,11 @@ def run_query(
     where: Sequence[Where],
     order_by: Sequence[Order],
     limit: int | None,
+    facets: Facets,
 ) -> list[Found]:
-    """The answer of `Store.query`. Raises `apsw.Error`."""
+    """The answer of `Store.query`; `facets` are the file's. Raises `apsw.Error`."""
     in_sql = all(is_plain(order.field) for order in order_by)
-    statements = query_statements(collection, where, order_by if in_sql else ())
+    statements = query_statements(collection, where, order_by if in_sql else (), facets.get(collection, ()))
     cursor = connection.cursor()
     try:
         rows = (
@@ -45,7 +46,9 @@ def run_query(
         cursor.close()  # a cursor that is left half read would hold the log's pages back
 
 
-def query_statements(collection: str, where: Sequence[Where], order_by: Sequence[Order]) -> list[tuple[str, list[Any]]]:
+def query_statements(
+    collection: str, where: Sequence[Where], order_by: Sequence[Order], facets: Sequence[str] = ()
+) -> list[tuple[str, list[Any]]]:
     """SQL texts with their values, whose rows one after the other are the answer.
 
     The collection is a literal, so that SQLite sees which indexes serve it. An order takes two statements, because
@@ -55,24 +58,28 @@ def query_statements(collection: str, where: Sequence[Where], order_by: Sequence
     values: list[Any] = []
     for condition in where:
         if is_plain(condition.field) and _fits(condition.value):
-            expression = field_expression(condition.field)
+            expression = field_expression(condition.field, is_facet=condition.field in facets)
             terms.append(f"{expression} {_WIDENED[condition.operator]} ?")
             values.append(condition.value)
             terms.extend(_same_kind(expression, condition))
     if not order_by:
-        return [(_sql(terms, ()), values)]
+        return [(_sql(terms, (), facets), values)]
     first, *later = order_by
-    terms.extend(has_field(order.field) for order in later)
-    expression = field_expression(first.field)
-    valued = _sql([*terms, f"{expression} >= -9e999"], order_by)  # an index serves this, and not IS NOT NULL
-    null = _sql([*terms, f"{expression} IS NULL", has_field(first.field)], later)
+    terms.extend(has_field(order.field, is_facet=order.field in facets) for order in later)
+    expression = field_expression(first.field, is_facet=first.field in facets)
+    valued = _sql([*terms, f"{expression} >= -9e999"], order_by, facets)  # an index serves this, and not IS NOT NULL
+    has_first = has_field(first.field, is_facet=first.field in facets)
+    null = _sql([*terms, f"{expression} IS NULL", has_first], later, facets)
     if any(condition.field == first.field for condition in where):
         return [(valued, values)]
     return [(valued, values), (null, values)] if first.descending else [(null, values), (valued, values)]
 
 
-def _sql(terms: Sequence[str], order_by: Sequence[Order]) -> str:
-    ordering = [field_expression(order.field) + (" DESC" if order.descending else "") for order in order_by]
+def _sql(terms: Sequence[str], order_by: Sequence[Order], facets: Sequence[str]) -> str:
+    ordering = [
+        field_expression(order.field, is_facet=order.field in facets) + (" DESC" if order.descending else "")
+        for order in order_by
+    ]
     return f"SELECT id, body FROM document WHERE {' AND '.join(terms)} ORDER BY {', '.join([*ordering, 'id'])}"  # noqa: S608 - every part is quoted
 
 

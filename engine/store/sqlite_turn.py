@@ -26,13 +26,18 @@ class Turn:
             os.close(self._turnstile)
             raise
 
-    def take(self) -> None:
-        """Wait for the turn."""
-        fcntl.flock(self._turnstile, fcntl.LOCK_EX)
+    def take(self, *, waits: bool = True) -> bool:
+        """Wait for the turn; without `waits` take it only if it can be had at once. Answers whether it was taken."""
+        mode = fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
-            fcntl.flock(self._pen, fcntl.LOCK_EX)
-        finally:
-            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+            fcntl.flock(self._turnstile, mode)
+            try:
+                fcntl.flock(self._pen, mode)
+            finally:
+                fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return False
+        return True
 
     def give(self) -> None:
         """Let the next one write."""

@@ -5,12 +5,16 @@ of the documents that its decides asked for: each decide sees what the ones befo
 writes join the picture only if all of them hold. One that raises therefore leaves nothing behind, and its
 neighbours go on. When all have decided, what changed goes to the file, and COMMIT is the batch's only sync.
 
+The picture is kept from batch to batch as long as nobody else has written to the file, which SQLite tells, so that
+the next step of a run need not read again what its last one wrote.
+
 If the commit fails, so does the whole batch: every answer in it may rest on another's writes. The connection is
 then let go of, and the next batch opens it afresh.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -19,17 +23,27 @@ import apsw
 from engine.core.write import Key
 from engine.errors import StoreError
 from engine.store.port import Decide, document_of, settle
-from engine.store.sqlite_file import OpenFile, commit_failure, let_go, outage, reconnect
+from engine.store.sqlite_file import OpenFile, commit_failure, facets_of, facets_text, let_go, outage, reconnect
 from engine.store.sqlite_lane import Asked
 
 CHECKPOINT_PAGES: Final = 4_000
 """Pages in the log (16 MB) before they move to the database. SQLite's 1,000 would add a sync for every hundred
 commits; this adds one for every four hundred, and it keeps the others waiting for some 20 ms."""
 
-_READ: Final = "SELECT body FROM document WHERE collection = ? AND id = ?"
+PICTURE_MAX: Final = 2_000
+"""Documents kept from batch to batch: some hundred runs in flight, a few megabytes."""
+
+QUICK_S: Final = 0.002
+"""A commit that takes less than this, as a moving average, is quick: see `sqlite_inline.py`."""
+
+QUICK_AFTER: Final = 16
+"""Commits that are measured before any is called quick."""
+
+_READ: Final = "SELECT body, facets FROM document WHERE collection = ? AND id = ?"
 _DELETE: Final = "DELETE FROM document WHERE collection = ? AND id = ?"
-_WRITE: Final = """INSERT INTO document (collection, id, body) VALUES (?, ?, ?)
-    ON CONFLICT (collection, id) DO UPDATE SET body = excluded.body"""
+_INSERT: Final = "INSERT INTO document (collection, id, body, facets) VALUES (?, ?, ?, ?)"
+_UPDATE: Final = "UPDATE document SET body = ?, facets = ? WHERE collection = ? AND id = ?"
+_UPDATE_BODY: Final = "UPDATE document SET body = ? WHERE collection = ? AND id = ?"
 
 
 class Transact(NamedTuple):
@@ -39,8 +53,15 @@ class Transact(NamedTuple):
     decide: Decide[Any]
 
 
+class Row(NamedTuple):
+    """A document as the file holds it; no body is no document."""
+
+    body: str | None
+    facets: str | None
+
+
 class Writer:
-    """Works on the writer lane's thread; see the module."""
+    """Works for one caller at a time, on whichever thread; see the module."""
 
     def __init__(self, file: OpenFile, now_ms: Callable[[], int]) -> None:
         self._path = file.path
@@ -49,17 +70,28 @@ class Writer:
         self._log_pages = 0
         self._log_pages_max = CHECKPOINT_PAGES
         self._connection: apsw.Connection | None = None
+        self._picture: dict[Key, Row] = {}
+        self._commits = 0
+        self._commit_s = 0.0
         self._hold(file.connection)
 
-    def work(self, batch: list[Asked[Transact]]) -> None:
-        """Decide and commit a batch."""
+    @property
+    def is_quick(self) -> bool:
+        """Whether the next commit takes so little time that handing it to another thread would cost more."""
+        return self._commits >= QUICK_AFTER and self._commit_s < QUICK_S and self._log_pages < self._log_pages_max
+
+    def work(self, batch: Sequence[Asked[Transact]], *, waits: bool = True) -> bool:
+        """Decide and commit a batch, in the writers' turn; answers whether it had it: with `waits` it always has."""
         meaning: Callable[[Exception], StoreError] = outage
+        began = time.perf_counter()
         try:
-            self._turn.take()
+            if not self._turn.take(waits=waits):
+                return False
             try:
                 if self._connection is None:
                     self._hold(reconnect(self._path))
                 self._execute("BEGIN IMMEDIATE")
+                self._look_for_others()
                 changed = self._decide_all(batch)
                 self._write(changed)
                 meaning = commit_failure if changed else outage
@@ -73,6 +105,9 @@ class Writer:
         except BaseException:
             self.close()
             raise
+        self._commits += 1
+        self._commit_s += (time.perf_counter() - began - self._commit_s) / min(self._commits, QUICK_AFTER)
+        return True
 
     def rest(self) -> None:
         """After the answers are out: keep the log short. In the writers' turn, or others would outrun it."""
@@ -94,6 +129,7 @@ class Writer:
     def close(self) -> None:
         """Let go of the connection; an open transaction is rolled back."""
         connection, self._connection = self._connection, None
+        self._picture.clear()
         if connection is not None:
             let_go(connection)
 
@@ -102,24 +138,36 @@ class Writer:
         self._connection = connection
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
+        self._file_version: int | None = None
+
+    def _look_for_others(self) -> None:
+        """Forget the picture when another connection has committed since; SQLite counts such commits."""
+        (version,) = self._execute("PRAGMA data_version").fetchone() or (None,)
+        if version != self._file_version:
+            assert self._connection is not None
+            self._picture.clear()
+            self._facets = facets_of(self._connection)  # another process may have brought an index of its own
+            self._file_version = version
+        elif len(self._picture) > PICTURE_MAX:
+            self._picture.clear()
 
     def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _decide_all(self, batch: list[Asked[Transact]]) -> dict[Key, str | None]:
-        """The documents that the batch changes, as texts; answers and errors go to who asked."""
-        picture: dict[Key, str | None] = {}
-        changed: dict[Key, str | None] = {}
+    def _decide_all(self, batch: Sequence[Asked[Transact]]) -> dict[Key, Row]:
+        """Each document that the batch changes, as it stood before; answers and errors go to who asked."""
+        picture = self._picture
+        changed: dict[Key, Row] = {}
         for asked in batch:
             keys, decide = asked.question
             seen: dict[Key, str | None] = {}
             try:
                 for key in keys:
-                    if key not in picture:
-                        row = self._execute(_READ, key).fetchone()
-                        picture[key] = None if row is None else row[0]
-                    seen[key] = picture[key]
+                    row = picture.get(key)
+                    if row is None:
+                        row = picture[key] = self._row(key)
+                    seen[key] = row.body
                 documents = {key: None if text is None else document_of(text) for key, text in seen.items()}
                 writes, asked.answer = decide(documents, self._now_ms())
                 after = settle(seen, writes)
@@ -130,12 +178,23 @@ class Writer:
                 continue
             for key, text in after.items():
                 if text != seen[key]:
-                    picture[key] = changed[key] = text
+                    changed.setdefault(key, picture[key])
+                    fields = self._facets.get(key.collection)
+                    picture[key] = Row(text, None if text is None or not fields else facets_text(fields, text))
         return changed
 
-    def _write(self, changed: dict[Key, str | None]) -> None:
-        for (collection, id_), text in changed.items():
-            if text is None:
-                self._execute(_DELETE, (collection, id_))
+    def _row(self, key: Key) -> Row:
+        found = self._execute(_READ, key).fetchone()
+        return Row(None, None) if found is None else Row(*found)
+
+    def _write(self, changed: dict[Key, Row]) -> None:
+        for key, before in changed.items():
+            row = self._picture[key]
+            if row.body is None:
+                self._execute(_DELETE, key)
+            elif before.body is None:
+                self._execute(_INSERT, (*key, *row))
+            elif row.facets == before.facets:
+                self._execute(_UPDATE_BODY, (row.body, *key))
             else:
-                self._execute(_WRITE, (collection, id_, text))
+                self._execute(_UPDATE, (*row, *key))
