@@ -16,8 +16,15 @@ ATTEMPTS_MAX: Final = 100
 DELAY_S_MAX: Final = 366 * 24 * 3600
 """Longest delay, timer or backoff: a year."""
 
-CONTEXT_BYTES_MAX: Final = 768 * 1024
-"""Canonical snapshot in bytes. A Firestore document holds 1 MiB, and the head has other fields."""
+CONTEXT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Canonical snapshot in bytes. What one document cannot hold lies in parts beside it; a commit of Firestore takes
+10 MiB, and holds the snapshot and the event that led to it."""
+
+EVENT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Canonical event in bytes, such as what has become of ten thousand items. In parts as a snapshot is."""
+
+MAP_INPUTS_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Keys and inputs of all items of one map, as canonical JSON in bytes: the entering commit writes them."""
 
 DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 """One document, on every store: Firestore's limit, so that what runs on a laptop runs there."""

@@ -198,8 +198,7 @@ class Draft:
             raise _map_error(call, f"items is no list but a {type(items).__name__}")
         if len(items) > MAP_ITEMS_MAX:
             raise _map_error(call, f"{len(items)} items are more than {MAP_ITEMS_MAX}")
-        scopes = [scope.with_item(item) for item in items]
-        keys = tuple(call.key.render(one) for one in scopes)
+        keys = tuple(call.key.render_each(scope, items))
         seen: set[str] = set()
         for key in keys:
             if not isinstance(key, str) or not key:
@@ -209,7 +208,7 @@ class Draft:
             if key in seen:
                 raise _map_error(call, f"two items have the key {key!r}")
             seen.add(key)
-        inputs = tuple(items) if call.input is None else tuple(call.input.render(one) for one in scopes)
+        inputs = tuple(items) if call.input is None else tuple(call.input.render_each(scope, items))
         return StartMap(call.machine, tuple(items), keys, inputs, call.concurrency, _quorum(call, scope))
 
 

@@ -9,7 +9,6 @@ from engine.core import canonical
 from engine.core.action import EngineCode, Failure
 from engine.core.canonical import Json
 from engine.core.event import ActionFailed, MapFinished
-from engine.core.snapshot import Snapshot
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.runs.commit import resting_until
 from engine.runs.records import (
@@ -24,6 +23,7 @@ from engine.runs.records import (
     read_tally,
 )
 from engine.runs.runs import Answer, Claim, Committed, Runs
+from engine.runs.transaction import read_heads
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
 
@@ -82,14 +82,14 @@ async def _items(runs: Runs, claim: Claim, of: Key, tally: Tally) -> list[Json]:
         batch = keys[start : start + COLLECT_BATCH]
         places = [Place(snapshot.run_id, snapshot.state, visit, start + i, key) for i, key in enumerate(batch)]
         heads = [head_key(child_run_id(place)) for place in places]
-        found = await runs.store.get_many(heads)
-        items.extend(_item(place.key, found[head]) for place, head in zip(places, heads, strict=True))
+        found = await read_heads(runs.store, heads)
+        items.extend(_item(place.key, head) for place, head in zip(places, found, strict=True))
     return items
 
 
-def _item(key: str, document: Document | None) -> Json:
+def _item(key: str, head: Head | None) -> Json:
     """One element of `result.items`: an item that never began is `skipped`."""
-    if document is None:
+    if head is None:
         return {"key": key, "status": "skipped", "output": None, "error": None}
-    snapshot = Snapshot.decode(str(document["snapshot"]))
+    snapshot = head.snapshot
     return {"key": key, "status": snapshot.status.value, "output": snapshot.output, "error": snapshot.error}

@@ -13,15 +13,21 @@ from typing import Any, Final, NamedTuple
 
 from engine.core import canonical, event
 from engine.core.action import EngineCode, Failure
-from engine.core.bounds import CONTEXT_BYTES_MAX, DOCUMENT_BYTES_MAX, JOURNAL_ENTRIES_MAX
+from engine.core.bounds import (
+    CONTEXT_BYTES_MAX,
+    DOCUMENT_BYTES_MAX,
+    EVENT_BYTES_MAX,
+    JOURNAL_ENTRIES_MAX,
+    MAP_INPUTS_BYTES_MAX,
+)
 from engine.core.effect import Effect, Finish, Perform, Rest, StartMap
 from engine.core.event import Event, StepRefused
 from engine.core.machine import Machine
 from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.core.step import Step, step
-from engine.core.write import Create, Key, Set, Update, Write
-from engine.runs.records import Entry, Head, Place, chunk_texts, entry_key, head_key
+from engine.core.write import Create, Delete, Key, Set, Update, Write
+from engine.runs.records import ITEMS_PER_CHUNK, Entry, Head, Place, chunk_texts, head_key, parts_of
 
 MAP_LOOK_MS: Final = 60_000
 """How often a parent looks after its map by itself, should the wake of its last child have been lost."""
@@ -45,6 +51,15 @@ class Tenure(NamedTuple):
     lease_ms: int
     goes_on: bool = True
     budget_ms: int | None = None
+
+    def lease_end_ms(self, now_ms: int, held_until_ms: int | None) -> int:
+        """Until when a run is held that goes on: a lease with two thirds of it left is left as it is.
+
+        Each quick step would otherwise change what the store keeps sorted, for a lease that nobody waits for.
+        """
+        if held_until_ms is not None and held_until_ms - now_ms >= self.lease_ms * 2 // 3:
+            return held_until_ms
+        return now_ms + self.lease_ms
 
     def begins(self, effect: Effect, now_ms: int) -> bool:
         """Whether the worker performs this effect straight after the commit."""
@@ -79,59 +94,68 @@ class Commit:
             self.writes.append(Update(key, {("claimable_at_ms",): self.now_ms}))
         self.woken.append((run_id, self.now_ms))
 
-    def create(
-        self, snapshot: Snapshot, taken: Sequence[Advanced], place: Place | None, root: str, *, own: bool
-    ) -> Head:
+    def create(self, taken: Sequence[Advanced], place: Place | None, root: str, *, own: bool) -> Head:
         """Record a new run with the steps it has taken so far; `own`: this worker goes on with it."""
-        head = self._head(snapshot, taken[-1].effect, 1 if own else 0, place, root, self.now_ms, own=own)
-        self.writes.append(Create(head_key(head.run_id), self._document(head)))
-        for advanced in taken:
-            self._entry(advanced, head.fence)
+        fence = 1 if own else 0
+        head = self._head(taken[-1], fence, place, root, self.now_ms, None, own=own)
+        self._record(head, taken, Create)
         return head
 
     def advance(self, head: Head, taken: Sequence[Advanced], *, fence: int | None = None, own: bool = True) -> Head:
         """Record steps of a run that this worker holds, or (with a new `fence`) claims by this very commit."""
-        snapshot = taken[-1].step.snapshot
         number = head.fence if fence is None else fence
-        after = self._head(snapshot, taken[-1].effect, number, head.place, head.root, head.created_at_ms, own=own)
-        self.writes.append(Set(head_key(head.run_id), self._document(after)))
-        for advanced in taken:
-            self._entry(advanced, number)
+        held_until_ms = head.claimable_at_ms if fence is None else None
+        after = self._head(taken[-1], number, head.place, head.root, head.created_at_ms, held_until_ms, own=own)
+        self.writes.extend(Delete(key) for key in head.rest)
+        self._record(after, taken, Set)
         return after
 
-    def _document(self, head: Head) -> dict[str, Any]:
-        """A head with the token by which this commit is known, should its fate be."""
-        return {**head.to_document(), "token": self.token}
-
-    def _entry(self, advanced: Advanced, fence: int) -> None:
-        snapshot = advanced.step.snapshot
-        entry = Entry(snapshot.run_id, snapshot.seq, fence, self.token, advanced.event)
-        self.writes.append(Create(entry_key(entry.run_id, entry.seq), entry.to_document()))
+    def _record(self, head: Head, taken: Sequence[Advanced], write: type[Create | Set]) -> None:
+        """The head, with the token by which this commit is known should its fate be unknown, and the entries."""
+        text = taken[-1].snapshot_text
+        document = head.to_document(text)
+        document["token"] = self.token
+        self.writes.append(write(head_key(head.run_id), document))
+        for key, part in zip(head.rest, parts_of(text)[1:], strict=True):
+            self.writes.append(Create(key, {"text": part}))
+        for advanced in taken:
+            entry = Entry(head.run_id, advanced.step.snapshot.seq, head.fence, self.token, advanced.event)
+            self.writes.extend(entry.writes(advanced.event_text))
 
     def _head(
         self,
-        snapshot: Snapshot,
-        effect: Effect,
+        advanced: Advanced,
         fence: int,
         place: Place | None,
         root: str,
         created_at_ms: int,
+        held_until_ms: int | None,
         *,
         own: bool,
     ) -> Head:
+        snapshot, effect = advanced.step.snapshot, advanced.effect
         begins = own and self.tenure.begins(effect, self.now_ms)
-        claimable_at_ms = self.now_ms + self.tenure.lease_ms if begins else resting_until(effect, snapshot, self.now_ms)
-        if not begins and claimable_at_ms is not None:
-            self.woken.append((snapshot.run_id, claimable_at_ms))
+        if begins:
+            claimable_at_ms: int | None = self.tenure.lease_end_ms(self.now_ms, held_until_ms)
+        else:
+            claimable_at_ms = resting_until(effect, snapshot, self.now_ms)
+            if claimable_at_ms is not None:
+                self.woken.append((snapshot.run_id, claimable_at_ms))
         worker = self.tenure.worker if begins else None
-        return Head(snapshot, fence, worker, claimable_at_ms, begins, created_at_ms, self.now_ms, root, place)
+        parts = len(parts_of(advanced.snapshot_text))
+        return Head(snapshot, fence, worker, claimable_at_ms, begins, created_at_ms, self.now_ms, root, place, parts)
 
 
 class Advanced(NamedTuple):
-    """One step with the event that it took: the given one, or the refusal that stands in its place."""
+    """One step with the event that it took: the given one, or the refusal that stands in its place.
+
+    `snapshot_text` and `event_text` are both as canonical JSON, as they are stored.
+    """
 
     event: Event
     step: Step
+    snapshot_text: str
+    event_text: str
 
     @property
     def effect(self) -> Effect:
@@ -158,17 +182,21 @@ def advance(machine: Machine, snapshot: Snapshot, event: Event, secrets: Secrets
     What passes a bound, or would write a secret, becomes `StepRefused`: a failure of the present state. When
     what its catches make of that cannot be written either, the run ends where it stands.
     """
-    taken = step(machine, snapshot, event)
-    failure = _unwritable(taken, event, secrets) or _too_long(taken.snapshot)
+    advanced = _encoded(event, step(machine, snapshot, event))
+    failure = _unwritable(advanced, secrets) or _too_long(advanced.step.snapshot)
     if failure is None:
-        return Advanced(event, taken)
-    is_last = taken.snapshot.seq >= JOURNAL_ENTRIES_MAX + LAST_STEPS
+        return advanced
+    is_last = advanced.step.snapshot.seq >= JOURNAL_ENTRIES_MAX + LAST_STEPS
     refusal = StepRefused(event.at_ms, failure, is_last)
-    refused = step(machine, snapshot, refusal)
-    if not is_last and _unwritable(refused, refusal, secrets) is not None:
+    refused = _encoded(refusal, step(machine, snapshot, refusal))
+    if not is_last and _unwritable(refused, secrets) is not None:
         refusal = StepRefused(event.at_ms, failure, is_last=True)
-        refused = step(machine, snapshot, refusal)
-    return Advanced(refusal, refused)
+        refused = _encoded(refusal, step(machine, snapshot, refusal))
+    return refused
+
+
+def _encoded(taken: Event, step: Step) -> Advanced:
+    return Advanced(taken, step, step.snapshot.encode(), canonical.encode_plain(event.to_json(taken)))
 
 
 def holds_secret(secrets: Secrets, write: Write) -> bool:
@@ -184,25 +212,38 @@ def holds_secret(secrets: Secrets, write: Write) -> bool:
     return secrets.found_in(text)
 
 
-def _unwritable(taken: Step, given: Event, secrets: Secrets) -> Failure | None:
+def _unwritable(advanced: Advanced, secrets: Secrets) -> Failure | None:
     """Why the step's documents cannot be written."""
-    text = taken.snapshot.encode()
-    entry = canonical.encode(event.to_json(given))
-    if len(text) > CONTEXT_BYTES_MAX // 4 and (len(text.encode()) > CONTEXT_BYTES_MAX or not _fits(text)):
+    text, entry = advanced.snapshot_text, advanced.event_text
+    if _is_longer(text, CONTEXT_BYTES_MAX):
         return Failure(EngineCode.CONTEXT_TOO_LARGE, f"the snapshot would have more than {CONTEXT_BYTES_MAX} bytes")
-    if not _fits(entry):
-        message = f"the journal entry of {event.tag(given)} would have more than {TEXT_BYTES_MAX} bytes"
+    if _is_longer(entry, EVENT_BYTES_MAX):
+        message = f"the event {event.tag(advanced.event)} would have more than {EVENT_BYTES_MAX} bytes"
         return Failure(EngineCode.CONTEXT_TOO_LARGE, message)
     if secrets.found_in(text) or secrets.found_in(entry):
         return Failure(EngineCode.SECRET_LEAKED, "the step would have written a secret value; it was dropped")
-    effect = taken.effects[-1]
-    if isinstance(effect, StartMap):
-        for chunk in chunk_texts(effect):
-            if not _fits(chunk):
-                return Failure(EngineCode.MAP_INVALID, f"the inputs of a map's items are over {TEXT_BYTES_MAX} bytes")
-            if secrets.found_in(chunk):
-                return Failure(EngineCode.SECRET_LEAKED, "an item would have held a secret value; it was dropped")
+    effect = advanced.effect
+    return _unwritable_map(effect, secrets) if isinstance(effect, StartMap) else None
+
+
+def _unwritable_map(effect: StartMap, secrets: Secrets) -> Failure | None:
+    size = 0
+    for chunk in chunk_texts(effect):
+        size += len(chunk.encode())
+        if not _fits(chunk):
+            return Failure(
+                EngineCode.MAP_INVALID, f"the inputs of {ITEMS_PER_CHUNK} items are over {TEXT_BYTES_MAX} bytes"
+            )
+        if secrets.found_in(chunk):
+            return Failure(EngineCode.SECRET_LEAKED, "an item would have held a secret value; it was dropped")
+    if size > MAP_INPUTS_BYTES_MAX:
+        return Failure(EngineCode.MAP_INVALID, f"the inputs of a map's items are over {MAP_INPUTS_BYTES_MAX} bytes")
     return None
+
+
+def _is_longer(text: str, bytes_max: int) -> bool:
+    """Whether a text has more bytes; most have so few characters that they need not be counted."""
+    return len(text) * 4 > bytes_max and len(text.encode()) > bytes_max
 
 
 def _fits(text: str) -> bool:

@@ -8,10 +8,10 @@ Pure: everything here adds writes to a `Commit` from documents that the caller h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from engine.core import canonical
 from engine.core.action import EngineCode, Failure
 from engine.core.effect import StartMap, StopMap
 from engine.core.event import RunStarted, StepRefused
@@ -20,6 +20,7 @@ from engine.core.snapshot import Status, empty
 from engine.core.write import Check, Create, Document, Key, Set, Update
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
+from engine.runs.known_maps import KnownMaps
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -44,9 +45,9 @@ def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> N
     state = parent.snapshot.state
     visit = parent.snapshot.visits[state]
     of = map_key(parent.run_id, state, visit)
-    items = list(zip(effect.keys, effect.inputs, strict=True))
-    lanes = min(effect.concurrency, len(items))
-    tally = Tally(child.digest, parent.root, len(items), lanes, 0, effect.min_success)
+    items = list(zip(effect.keys, effect.inputs, strict=True)).__getitem__
+    lanes = min(effect.concurrency, len(effect.keys))
+    tally = Tally(child.digest, parent.root, len(effect.keys), lanes, 0, effect.min_success)
     tally = tally._replace(is_stopped=tally.is_decided)  # a quorum of none, or of more than there are
     for number, text in enumerate(chunk_texts(effect)):
         commit.writes.append(Create(chunk_key(of, number * ITEMS_PER_CHUNK), {"items": text}))
@@ -67,23 +68,9 @@ def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) ->
         commit.writes.append(Update(of, {("is_stopped",): True, ("is_left",): True}))
 
 
-def keys_at_end(head: Head, tally: Tally | None) -> list[Key]:
-    """The documents that the final commit of a child needs: its map's, the next item's, the parent's head."""
-    assert head.place is not None
-    of = head.place.map_key
-    keys = [of]
-    if tally is not None:
-        following = head.place.number + tally.lanes
-        if following < tally.items and not tally.is_stopped:
-            keys.append(chunk_key(of, following))
-        else:
-            keys.append(head_key(head.place.parent))
-        if tally.min_success is not None:
-            keys.append(head_key(head.place.parent))
-    return keys
-
-
-def after_child(commit: Commit, ended: Head, child: Machine, documents: Documents, *, own: bool) -> Head | None:
+def after_child(
+    commit: Commit, ended: Head, child: Machine, known: KnownMaps, documents: Documents, *, own: bool
+) -> Head | None:
     """What the end of one child writes; answers the lane's next child when this worker goes on with it."""
     place = ended.place
     assert place is not None
@@ -91,6 +78,7 @@ def after_child(commit: Commit, ended: Head, child: Machine, documents: Document
     if document is None:
         return None
     tally = read_tally(document)
+    known.learn(place.map_key, tally)
     before = tally
     if tally.min_success is not None:
         tally = _counted(tally, ended)
@@ -98,7 +86,8 @@ def after_child(commit: Commit, ended: Head, child: Machine, documents: Document
     tally = tally._replace(lanes_open=tally.lanes_open - 1)
     head = None
     if following < tally.items and not tally.is_stopped:
-        items = _items(documents, place.map_key, following)
+        of = place.map_key
+        items = partial(known.item, of, documents=documents)
         tally, head = _start_from(commit, child, place._replace(number=following), tally, items, own=own)
     if tally.lanes_open == 0 and not tally.is_left:
         _wake_parent(commit, place, documents)
@@ -127,27 +116,13 @@ def _counted(tally: Tally, ended: Head) -> Tally:
     return counted._replace(is_stopped=counted.is_stopped or counted.is_decided)
 
 
-def _items(documents: Documents, of: Key, index: int) -> Mapping[int, Any]:
-    """The items that are at hand, by index."""
-    found: dict[int, Any] = {}
-    wanted = chunk_key(of, index)
-    for key, document in documents.items():
-        if document is not None and key.collection == wanted.collection and key.id.startswith(f"{of.id}~"):
-            number = int(key.id.rpartition("~")[2])
-            entries: Any = canonical.decode(str(document["items"]))
-            found |= {number * ITEMS_PER_CHUNK + offset: entry for offset, entry in enumerate(entries)}
-    return found
-
-
 def _start_from(
-    commit: Commit, child: Machine, place: Place, tally: Tally, items: Sequence[Any] | Mapping[int, Any], *, own: bool
+    commit: Commit, child: Machine, place: Place, tally: Tally, items: Callable[[int], Any], *, own: bool
 ) -> tuple[Tally, Head | None]:
     """Start the lane's item at `place.number`, and the ones after it while they end where they begin."""
     index = place.number
     while index < tally.items and not tally.is_stopped:
-        if isinstance(items, Mapping) and index not in items:
-            raise MoreKeys([chunk_key(place.map_key, index)])  # the lane goes over the end of a chunk
-        key, value = items[index]
+        key, value = items(index)
         head = start_child(commit, child, place._replace(number=index, key=key), tally.root, value, own=own)
         if not head.is_final:
             return tally._replace(lanes_open=tally.lanes_open + 1), head if own and head.begun else None
@@ -167,7 +142,7 @@ def start_child(commit: Commit, child: Machine, place: Place, root: str, value: 
     else:
         failure = Failure(EngineCode.INPUT_INVALID, f"the item {place.key!r} cannot be taken: {problem}")
         first = advance(child, snapshot, StepRefused(commit.now_ms, failure), commit.secrets)
-    head = commit.create(first.step.snapshot, [first], place, root, own=own)
+    head = commit.create([first], place, root, own=own)
     record_effects(commit, head, child, [first], {})
     return head
 

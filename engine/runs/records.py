@@ -4,6 +4,8 @@
 | --- | --- | --- |
 | `runs` | the run's id | the head: snapshot, fence, worker, when it may be claimed |
 | `journal` | run id `~` seq | one event, with the fence and the token of its commit; create-only |
+| `snapshot_parts` | run id `~` seq `~` part | what a head cannot hold of its snapshot; gone with the next one |
+| `journal_parts` | the entry's id `~` part | what an entry cannot hold of its event; create-only |
 | `run_keys` | machine `~` key | the newest run of a key |
 | `maps` | run id `~` state `~` visit | how far a map has come |
 | `map_items` | the map's id `~` chunk | its items, a hundred to a document; create-only |
@@ -15,19 +17,23 @@ order of a map nor a list in a list; what is queried stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from engine.core import canonical, event
+from engine.core.bounds import DOCUMENT_BYTES_MAX
 from engine.core.effect import StartMap
 from engine.core.event import Event
 from engine.core.snapshot import Snapshot
-from engine.core.write import Document, Key
+from engine.core.write import Create, Document, Key
 from engine.store.port import Index
 
 RUNS: Final = "runs"
 JOURNAL: Final = "journal"
+JOURNAL_PARTS: Final = "journal_parts"
+SNAPSHOT_PARTS: Final = "snapshot_parts"
 RUN_KEYS: Final = "run_keys"
 MAPS: Final = "maps"
 MAP_ITEMS: Final = "map_items"
@@ -37,11 +43,13 @@ INDEXES: Final = (
     Index(RUNS, ("claimable_at_ms",)),
     Index(RUNS, ("is_root", "created_at_ms")),
     Index(RUNS, ("root", "claimable_at_ms")),
-    Index(JOURNAL, ("run_id", "seq")),
 )
-"""What the queries of this package need of a store."""
+"""What the queries of this package need of a store. A journal is read by its keys, and needs none."""
 
 ITEMS_PER_CHUNK: Final = 100
+
+PART_CHARACTERS: Final = DOCUMENT_BYTES_MAX // 5
+"""Of a text, in one document: a character takes four bytes at the most, and escaped quotes count twice."""
 
 
 class Place(NamedTuple):
@@ -70,18 +78,26 @@ class Head(NamedTuple):
     updated_at_ms: int
     root: str
     place: Place | None = None
+    parts: int = 1
 
     @property
     def run_id(self) -> str:
         return self.snapshot.run_id
 
     @property
+    def rest(self) -> list[Key]:
+        """Where the rest of a snapshot lies that the head's own document cannot hold."""
+        return _rest(SNAPSHOT_PARTS, f"{self.run_id}~{self.snapshot.seq:08d}", self.parts)
+
+    @property
     def is_final(self) -> bool:
         return self.snapshot.status.is_final
 
-    def to_document(self) -> dict[str, Any]:
-        """The document; `snapshot` is canonical JSON text."""
+    def to_document(self, snapshot_text: str | None = None) -> dict[str, Any]:
+        """The document; `snapshot` is canonical JSON text, and may be given by who has encoded it already."""
         snapshot = self.snapshot
+        text = snapshot.encode() if snapshot_text is None else snapshot_text
+        more = {} if self.parts == 1 else {"parts": self.parts}
         return {
             "run_id": snapshot.run_id,
             "machine": snapshot.machine,
@@ -100,16 +116,18 @@ class Head(NamedTuple):
             "root": self.root,
             "is_root": self.place is None,
             "place": None if self.place is None else self.place._asdict(),
-            "snapshot": snapshot.encode(),
+            "snapshot": text[:PART_CHARACTERS],
+            **more,
         }
 
     @classmethod
-    def read(cls, document: Document) -> Head:
-        """The inverse of `to_document`."""
+    def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> Head:
+        """The inverse of `to_document`; `rest` are the documents under `rest_of`."""
         fields: Any = document
         place = fields["place"]
+        text = fields["snapshot"] if not rest else "".join((fields["snapshot"], *_texts(rest)))
         return cls(
-            Snapshot.decode(fields["snapshot"]),
+            Snapshot.decode(text),
             fields["fence"],
             fields["worker"],
             fields["claimable_at_ms"],
@@ -118,6 +136,7 @@ class Head(NamedTuple):
             fields["updated_at_ms"],
             fields["root"],
             None if place is None else Place(**place),
+            fields.get("parts", 1),
         )
 
 
@@ -130,20 +149,37 @@ class Entry(NamedTuple):
     token: str
     event: Event
 
-    def to_document(self) -> dict[str, Any]:
-        return {
-            "run_id": self.run_id,
-            "seq": self.seq,
-            "fence": self.fence,
-            "token": self.token,
-            "entry": canonical.encode(event.to_json(self.event)),
-        }
+    def writes(self, text: str | None = None) -> Iterator[Create]:
+        """What records the entry: `text` is its event as canonical JSON, given by who has encoded it already."""
+        text = self.text() if text is None else text
+        document: dict[str, Any] = {"run_id": self.run_id, "seq": self.seq, "fence": self.fence, "token": self.token}
+        key = entry_key(self.run_id, self.seq)
+        parts = parts_of(text)
+        if len(parts) == 1:
+            yield Create(key, {**document, "entry": text})
+            return
+        yield Create(key, {**document, "entry": parts[0], "parts": len(parts)})
+        for rest, part in zip(_rest(JOURNAL_PARTS, key.id, len(parts)), parts[1:], strict=True):
+            yield Create(rest, {"text": part})
+
+    def text(self) -> str:
+        """The event as canonical JSON."""
+        return canonical.encode_plain(event.to_json(self.event))
 
     @classmethod
-    def read(cls, document: Document) -> Entry:
+    def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> Entry:
+        """The inverse of `writes`; `rest` are the documents under `rest_of`."""
         fields: Any = document
-        taken = event.from_json(canonical.decode(fields["entry"]))  # type: ignore[arg-type]  # an object, by to_document
+        text = "".join((fields["entry"], *_texts(rest)))
+        taken = event.from_json(canonical.decode(text))  # type: ignore[arg-type]  # an object, by `writes`
         return cls(fields["run_id"], fields["seq"], fields["fence"], fields["token"], taken)
+
+
+def parts_of(text: str) -> list[str]:
+    """A canonical text in pieces, each of which one document holds."""
+    if len(text) <= PART_CHARACTERS:
+        return [text]
+    return [text[start : start + PART_CHARACTERS] for start in range(0, len(text), PART_CHARACTERS)]
 
 
 class Tally(NamedTuple):
@@ -168,12 +204,31 @@ class Tally(NamedTuple):
         return self.succeeded >= self.min_success or self.items - self.failed < self.min_success
 
 
+@lru_cache(maxsize=4096)
 def head_key(run_id: str) -> Key:
     return Key.of(RUNS, run_id)
 
 
 def entry_key(run_id: str, seq: int) -> Key:
-    return Key.of(JOURNAL, f"{run_id}~{seq:08d}")
+    return Key(JOURNAL, f"{run_id}~{seq:08d}")  # valid where the head's key is: each step makes one
+
+
+def rest_of(key: Key, document: Document) -> list[Key]:
+    """Where the rest of a head's snapshot or of a journal entry lies; nowhere for most."""
+    fields: Any = document
+    if key.collection == JOURNAL:
+        return _rest(JOURNAL_PARTS, key.id, fields.get("parts", 1))
+    return _rest(SNAPSHOT_PARTS, f"{key.id}~{fields['seq']:08d}", fields.get("parts", 1))
+
+
+def _rest(collection: str, whole: str, parts: int) -> list[Key]:
+    return [Key(collection, f"{whole}~{number}") for number in range(1, parts)]
+
+
+def _texts(rest: Sequence[Document | None]) -> Iterator[str]:
+    for document in rest:
+        assert document is not None, "parts are written with what they are parts of"
+        yield str(document["text"])
 
 
 def run_key_key(machine: str, key: str) -> Key:

@@ -19,24 +19,17 @@ from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, LeaseLostError, WriteRefusedError
 from engine.runs import maps
-from engine.runs.commit import Commit, Tenure, advance, holds_secret, resting_until
+from engine.runs.commit import Advanced, Commit, Tenure, advance, holds_secret, resting_until
 from engine.runs.definitions import Definitions
-from engine.runs.records import (
-    JOURNAL,
-    RUNS,
-    Entry,
-    Head,
-    entry_key,
-    head_key,
-    read_tally,
-)
-from engine.runs.transaction import Documents, MoreKeys, Transactions
+from engine.runs.known_maps import KnownMaps
+from engine.runs.records import RUNS, Entry, Head, entry_key, head_key, rest_of
+from engine.runs.transaction import Documents, MoreKeys, Transactions, head_in, read_heads
 from engine.store.port import Order, Store, Where
 
 DecideAction: TypeAlias = Callable[[Documents, int], Decision]
 
-COLLECT_BATCH = 200
-"""Children read at once when a map is collected: bounds memory and the size of one request."""
+JOURNAL_BATCH: Final = 200
+"""Journal entries read at once: bounds the size of one request."""
 
 
 class Claim(NamedTuple):
@@ -107,26 +100,35 @@ class Runs:
         self.kind_of = kind_of
         self.tenure = tenure
         self.secrets = secrets
+        self.known = KnownMaps()
         self.transact = Transactions(store).transact
 
     # Reading
 
     async def get(self, run_id: str) -> Head | None:
         """The head of a run as last committed."""
-        key = head_key(run_id)
-        document = (await self.store.get_many([key]))[key]
-        return None if document is None else Head.read(document)
+        return (await read_heads(self.store, [head_key(run_id)]))[0]
 
     async def journal(self, run_id: str) -> list[Entry]:
-        """Every entry of a run, first to last."""
-        found = await self.store.query(JOURNAL, [Where("run_id", "==", run_id)], [Order("seq")])
-        return [Entry.read(document) for _, document in found]
+        """Every entry of a run, first to last; none for a run that does not exist."""
+        key = head_key(run_id)
+        head: Any = (await self.store.get_many([key]))[key]
+        keys = [entry_key(run_id, seq) for seq in range(1, 1 if head is None else head["seq"] + 1)]
+        entries: list[Entry] = []
+        for start in range(0, len(keys), JOURNAL_BATCH):
+            batch = keys[start : start + JOURNAL_BATCH]
+            found: Any = await self.store.get_many(batch)
+            rest = {entry: rest_of(entry, found[entry]) for entry in batch}
+            parts = await self.store.get_many([part for one in rest.values() for part in one])
+            entries += [Entry.read(found[entry], [parts[part] for part in rest[entry]]) for entry in batch]
+        return entries
 
     async def newest(self, limit: int) -> list[Head]:
         """The runs that were created last, newest first; children of maps are not among them."""
         where = [Where("is_root", "==", True)]
         found = await self.store.query(RUNS, where, [Order("created_at_ms", descending=True)], limit)
-        return [Head.read(document) for _, document in found]
+        heads = await read_heads(self.store, [key for key, _ in found])
+        return [head for head in heads if head is not None]
 
     async def claimable(self, now_ms: int, limit: int) -> list[tuple[str, int]]:
         """Runs that are due or abandoned at `now_ms`, longest first, each with its instant."""
@@ -170,18 +172,18 @@ class Runs:
         key = head_key(run_id)
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | Held]:
-            document = documents[key]
-            if document is None:
+            head = head_in(documents, key)
+            if head is None:
                 raise LeaseLostError(f"run {run_id} is gone.")
-            head = Head.read(document)
             if head.claimable_at_ms is None or head.claimable_at_ms > now_ms:
                 return [Check(key)], Held(head)
             tenure = self.tenure()
             commit = Commit(now_ms, token, tenure, self.secrets)
-            event = self._event_at_claim(machine, head, now_ms)
-            if event is not None:
-                return self._recorded(commit, head, machine, Answer(event), documents, fence=head.fence + 1)
             effect = pending(machine, head.snapshot)
+            event = self._event_at_claim(head, effect, now_ms)
+            if event is not None:
+                advanced = advance(machine, head.snapshot, event, self.secrets)
+                return self._written(commit, head, machine, Answer(event), advanced, documents, head.fence + 1)
             if isinstance(effect, Perform) and not self._takes(effect, tenure, now_ms):
                 return [Check(key)], Held(head, declined=True)
             claimed = head._replace(
@@ -197,13 +199,12 @@ class Runs:
         """Whether this worker would begin an action; one that does not know it must leave the run to those that do."""
         return self.kind_of(effect.action) is not None and tenure.begins(effect, now_ms)
 
-    def _event_at_claim(self, machine: Machine, head: Head, now_ms: int) -> Event | None:
+    def _event_at_claim(self, head: Head, effect: Effect, now_ms: int) -> Event | None:
         """What has happened to a run that this worker picks up: a timer is due, or a call's outcome was lost."""
         snapshot = head.snapshot
         due = sorted((at_ms, name) for name, at_ms in snapshot.timers.items() if at_ms <= now_ms)
         if due:
             return TimerFired(now_ms, due[0][1])
-        effect = pending(machine, snapshot)
         if head.begun and isinstance(effect, Perform) and self.kind_of(effect.action) is ActionKind.UNREPEATABLE:
             return ActionReturned(now_ms, INTERRUPTED, None)
         return None
@@ -240,9 +241,16 @@ class Runs:
 
     # Committing
 
-    async def commit(self, claim: Claim, event: Event) -> Committed:
+    async def commit(self, claim: Claim, event: Event, writes: Sequence[Write] = ()) -> Committed:
         """Take one event. Raises `LeaseLostError`, and `IllegalEventError` with nothing written."""
-        return await self.record(claim, (), lambda documents, now_ms: Answer(event))
+        # The step rests on nothing that the transaction reads, so it is taken once, before it.
+        head = claim.head
+        advanced = advance(claim.machine, head.snapshot, event, self.secrets)
+        answer = Answer(event, writes)
+        keys = [write.key for write in writes]
+        if advanced.step.snapshot.status.is_final and head.place is not None:
+            keys += self.known.keys_at_end(head.place)
+        return await self._step(claim, [*head.rest, *keys], lambda documents, now_ms: (answer, advanced))
 
     async def decide(self, claim: Claim, keys: Sequence[Key], action: DecideAction) -> Committed:
         """Perform a transactional action: its writes and the step are one commit. Raises `LeaseLostError`."""
@@ -272,29 +280,39 @@ class Runs:
 
     async def record(self, claim: Claim, keys: Sequence[Key], answer: Callable[[Documents, int], Answer]) -> Committed:
         """Take the event that `answer` gives for the documents under `keys`. Raises `LeaseLostError`."""
+
+        def taken(documents: Documents, now_ms: int) -> tuple[Answer, Advanced]:
+            found = answer(documents, now_ms)
+            return found, advance(claim.machine, claim.head.snapshot, found.event, self.secrets)
+
+        return await self._step(claim, [*claim.head.rest, *keys], taken)
+
+    async def _step(
+        self, claim: Claim, keys: Sequence[Key], taken: Callable[[Documents, int], tuple[Answer, Advanced]]
+    ) -> Committed:
         run_id, seq = claim.head.run_id, claim.head.snapshot.seq
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
             head = self.own(claim, documents)
             commit = Commit(now_ms, token, self.tenure(), self.secrets)
-            return self._recorded(commit, head, claim.machine, answer(documents, now_ms), documents)
+            return self._written(commit, head, claim.machine, *taken(documents, now_ms), documents)
 
         wanted = [head_key(run_id), entry_key(run_id, seq + 1), *keys]
         operation = ("step", run_id, claim.head.fence, seq)
         committed: Committed = await self.transact(wanted, decide, operation=operation)
         return committed
 
-    def _recorded(
+    def _written(
         self,
         commit: Commit,
         head: Head,
         machine: Machine,
         answer: Answer,
+        advanced: Advanced,
         documents: Documents,
         fence: int | None = None,
     ) -> tuple[list[Write], Committed]:
         """The writes of one step of a run that this worker holds, and of what follows from it."""
-        advanced = advance(machine, head.snapshot, answer.event, self.secrets)
         after = commit.advance(head, [advanced], fence=fence)
         maps.record_effects(commit, after, machine, [advanced], documents)
         next_claim = Claim(after, machine, advanced.effect) if after.begun else None
@@ -302,7 +320,8 @@ class Runs:
             next_claim = self._next_in_lane(commit, after, machine, documents)
         # A step that was refused records another event; the action has then not happened, and writes nothing.
         happened = advanced.event is answer.event
-        commit.writes.extend(answer.writes if happened else ())
+        if happened and answer.writes:
+            commit.writes.extend(answer.writes)
         missing = [key for key in commit.touched() if key not in documents]
         if missing:
             raise MoreKeys(missing)
@@ -312,15 +331,9 @@ class Runs:
 
     def _next_in_lane(self, commit: Commit, ended: Head, machine: Machine, documents: Documents) -> Claim | None:
         assert ended.place is not None
-        of = ended.place.map_key
-        if of not in documents:
-            raise MoreKeys([of])
-        found = documents[of]
-        tally = None if found is None else read_tally(found)
-        missing = [key for key in maps.keys_at_end(ended, tally) if key not in documents]
-        if missing:
-            raise MoreKeys(missing)
-        head = maps.after_child(commit, ended, machine, documents, own=True)
+        if ended.place.map_key not in documents:
+            raise MoreKeys([ended.place.map_key])
+        head = maps.after_child(commit, ended, machine, self.known, documents, own=True)
         return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
 
     # Transactions

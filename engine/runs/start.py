@@ -30,7 +30,7 @@ from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
 from engine.runs.records import Head, entry_key, head_key, keyed_run_id, run_key_key
 from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
-from engine.runs.transaction import MoreKeys
+from engine.runs.transaction import MoreKeys, head_in
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
 
@@ -137,9 +137,8 @@ async def _named(runs: Runs, starting: _Starting, run_id: str) -> Started:
     key = head_key(run_id)
 
     def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Started]:
-        document = documents[key]
-        if document is not None:
-            head = Head.read(document)
+        head = head_in(documents, key)
+        if head is not None:
             same = canonical.encode(head.snapshot.input) == canonical.encode(starting.value)
             if head.snapshot.machine != starting.machine.name or not same:
                 raise InvalidRequestError(
@@ -178,9 +177,8 @@ class _Starting:
         _need(documents, [key_of])
         latest: Any = documents[key_of]
         if latest is not None:
-            _need(documents, [head_key(latest["run_id"])])
-            document = documents[head_key(latest["run_id"])]
-            if document is not None and not (head := Head.read(document)).is_final:
+            head = head_in(documents, head_key(latest["run_id"]))
+            if head is not None and not head.is_final:
                 return [Check(key_of)], Started(head.snapshot, existing=head)
         generation = 1 if latest is None else latest["generation"] + 1
         run_id = keyed_run_id(self.machine.name, key, generation)
@@ -242,7 +240,7 @@ class _Starting:
         """The commit that creates a run with the steps it has begun with."""
         commit = Commit(now_ms, token, self.runs.tenure(), self.runs.secrets)
         snapshot = begun.snapshot
-        head = commit.create(snapshot, begun.taken, None, snapshot.run_id, own=True)
+        head = commit.create(begun.taken, None, snapshot.run_id, own=True)
         maps.record_effects(commit, head, self.machine, begun.taken, documents)
         commit.writes.extend(begun.writes)
         _need(documents, commit.touched())

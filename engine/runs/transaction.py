@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from engine.core.write import Document, Key, Write
 from engine.errors import CommitUncertainError, StoreUnavailableError
-from engine.runs.records import JOURNAL, RUNS, head_key
+from engine.runs.records import JOURNAL, RUNS, Head, head_key, rest_of
 from engine.store.port import Store
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
@@ -34,6 +34,35 @@ class MoreKeys(Exception):
     def __init__(self, keys: Iterable[Key]) -> None:
         self.keys = tuple(keys)
         super().__init__(self.keys)
+
+
+def head_in(documents: Documents, key: Key) -> Head | None:
+    """The head under a key. Raises `MoreKeys` for it, or for the rest of its snapshot."""
+    if key not in documents:
+        raise MoreKeys([key])
+    document = documents[key]
+    if document is None:
+        return None
+    rest = rest_of(key, document)
+    if missing := [part for part in rest if part not in documents]:
+        raise MoreKeys(missing)
+    return Head.read(document, [documents[part] for part in rest])
+
+
+async def read_heads(store: Store, keys: Sequence[Key]) -> list[Head | None]:
+    """The heads under keys, each as last committed."""
+    while True:
+        found = await store.get_many(keys)
+        rest = {key: rest_of(key, document) for key, document in found.items() if document is not None}
+        wanted = [part for parts in rest.values() for part in parts]
+        parts = await store.get_many(wanted) if wanted else {}
+        if all(parts[part] is not None for part in wanted):  # else the run has taken a step between the two reads
+            heads = {
+                key: Head.read(document, [parts[part] for part in rest[key]])
+                for key, document in found.items()
+                if document is not None
+            }
+            return [heads.get(key) for key in keys]
 
 
 class Transactions:

@@ -17,6 +17,7 @@ from engine.definition.compiler import compile_text
 from engine.definition.yaml_text import parse
 from engine.errors import InvalidRequestError
 from engine.runs import commit
+from engine.runs.records import ITEMS_PER_CHUNK
 from engine.store.port import Key, document_text
 from tests.core.building import AT, BROKEN, CHILD, DONE, after, checked, definition, fresh, machine, returned, started
 
@@ -114,28 +115,33 @@ def test_bytes_of_a_snapshot(more: int, letter: str) -> None:
     assert more <= 0 or taken.step.snapshot.error["code"] == "CONTEXT_TOO_LARGE"
 
 
-def test_a_snapshot_of_quotes_is_measured_as_it_is_stored() -> None:
-    """Within its bound as a text, and over a document's once its quotes are escaped: found in the store by itself."""
-    state = {"invoke": {"action": "do", "assign": {"v": "${input.q}"}}, "on": {"done": "W"}}
-    program = machine({"A": state, "W": {"on": {"go": "END"}}, "END": DONE})
-    begun = started(program, {"q": [""] * 115_000}).snapshot
-    assert len(checked(program, begun, returned()).snapshot.encode()) < bounds.CONTEXT_BYTES_MAX
-    taken = commit.advance(program, begun, returned(), NONE)
-    assert isinstance(taken.event, StepRefused)
-    assert taken.step.snapshot.error["code"] == "CONTEXT_TOO_LARGE"
-
-
-def test_an_outcome_too_large_for_its_journal_entry_is_refused_though_nothing_keeps_it() -> None:
+@pytest.mark.parametrize("more", NEAR)
+def test_bytes_of_an_event_though_nothing_keeps_what_it_brought(more: int) -> None:
     program = machine({"A": {"invoke": {"action": "do"}, "on": {"done": "W"}}, "W": {"on": {"go": "END"}}, "END": DONE})
     here = started(program).snapshot
-    room = commit.TEXT_BYTES_MAX - len(
-        canonical.encode(canonical.encode({"at_ms": AT, "event": "action_returned", "name": "done", "value": ""}))
-    )
-    for more in NEAR:
-        taken = commit.advance(program, here, ActionReturned(AT, "done", "x" * (room + more)), NONE)
-        assert isinstance(taken.event, StepRefused) is (more > 0)
-        head_and_entry = {"entry": "", "snapshot": taken.step.snapshot.encode()}
-        assert document_text(Key("runs", "r"), head_and_entry)
+    empty = canonical.encode({"at_ms": AT, "event": "action_returned", "name": "done", "value": ""})
+    value = "x" * (bounds.EVENT_BYTES_MAX - len(empty) + more)
+    taken = commit.advance(program, here, ActionReturned(AT, "done", value), NONE)
+    assert isinstance(taken.event, StepRefused) is (more > 0)
+
+
+@pytest.mark.parametrize("more", NEAR)
+def test_bytes_of_the_inputs_of_a_map(more: int) -> None:
+    call = {
+        "map": {"machine": "child", "items": "${input.i}", "key": "${string(item)}", "input": {"b": "${input.b}"}},
+        "on": {"done": "END"},
+    }
+    program = machine({"M": call, "END": DONE}, CHILD)
+    count = 6 * ITEMS_PER_CHUNK  # six documents' worth of items, each of which would fit one
+    names = list(range(100, 100 + count))
+    chunks = [
+        canonical.encode([[str(n), {"b": ""}] for n in names[at : at + ITEMS_PER_CHUNK]])
+        for at in range(0, count, ITEMS_PER_CHUNK)
+    ]
+    room = bounds.MAP_INPUTS_BYTES_MAX - sum(map(len, chunks))
+    value = {"i": names, "b": "x" * (room // count + more)}
+    taken = commit.advance(program, fresh(program), RunStarted(AT, value), NONE)
+    assert isinstance(taken.event, StepRefused) is (more > 0)
 
 
 def test_inputs_of_items_too_large_for_a_document_are_refused() -> None:

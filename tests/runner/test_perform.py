@@ -82,7 +82,7 @@ async def test_a_decision_that_is_none_is_an_internal_failure(answer: str) -> No
 KEY = Key("flow", "f")
 WRITES: dict[str, Any] = {
     "twice": (Set(KEY, {}), Set(KEY, {})), "no json": (Set(KEY, {"a": object()}),), "create over": (Create(KEY, {}),),
-    "update of nothing": (Update(Key("flow", "none"), {("a",): 1}),), "too large": (Set(KEY, {"a": "x" * 2_000_000}),),
+    "update of nothing": (Update(Key("flow", "none"), {("a",): 1}),), "too large": (Set(KEY, {"a": "x" * 5_000_000}),),
     "no writes": 7, "no key": (Set(("flow", "f"), {}),), "bad id": (Set(Key("flow", "a/b"), {}),), "the run itself": (Set(Key("runs", "r"), {}),),
     "too deep": (Set(KEY, {"a": nested(5_000)}),), "overlapping paths": (Update(KEY, {("a",): 1, ("a", "b"): 2}),),
 }  # fmt: skip
@@ -300,7 +300,7 @@ async def test_a_refused_step_takes_its_writes_and_remarks_with_it() -> None:
     world = World()
 
     def decide(request: Any, found: Any, now: Any) -> Any:
-        return Decision(Outcome("done", "x" * 2_000_000), (Set(KEY, {"n": 1}),), (Remark("it_happened"),))
+        return Decision(Outcome("done", "x" * 5_000_000), (Set(KEY, {"n": 1}),), (Remark("it_happened"),))
 
     output = await output_of(decide, world, kind="transactional", documents=lambda request: [KEY])
     assert output["code"] == "CONTEXT_TOO_LARGE"

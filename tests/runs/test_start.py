@@ -272,7 +272,7 @@ async def test_a_first_action_that_was_refused_writes_nothing() -> None:
 
     @world.action("claim", "transactional", outcomes=("done", "nothing"), documents=lambda request: [Key("flow", "f")])
     def claim(request: Any, found: Any, now: Any) -> Decision:
-        return Decision(Outcome("done", {"step": "x" * 2_000_000}), (Set(Key("flow", "f"), {"status": "RUNNING"}),))
+        return Decision(Outcome("done", {"step": "x" * 5_000_000}), (Set(Key("flow", "f"), {"status": "RUNNING"}),))
 
     async with world.engine() as app:
         result = await app.run(world.states(CLAIM, key="${input.id}"), {"id": "f"})
