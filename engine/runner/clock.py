@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
+
+
+class Timer(Protocol):
+    """What is to happen later."""
+
+    def cancel(self) -> None:
+        """Have it not happen; too late is no error."""
 
 
 class Clock(Protocol):
@@ -16,6 +25,9 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait; a negative duration is none."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Have the event loop call something, without a task that waits for it."""
 
 
 class SystemClock:
@@ -28,3 +40,7 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """See `Clock`."""
         await anyio.sleep(max(seconds, 0))
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """See `Clock`."""
+        return asyncio.get_running_loop().call_later(max(seconds, 0), callback)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
 from engine.core.action import ActionKind, EngineCode, Failure
 from engine.core.effect import Finish, Perform, Rest, StartMap
 from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
+from engine.core.machine import Machine
 from engine.errors import (
     CommitUncertainError,
     ContentionError,
@@ -25,9 +26,10 @@ from engine.errors import (
     WriteRefusedError,
 )
 from engine.runner.clock import Clock
+from engine.runner.lease import GivenUpError, Lease
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
-from engine.runs import Claim, Committed, Held, Runs, collect
+from engine.runs import Claim, Committed, Head, Held, Runs, collect
 
 Result = TypeVar("Result")
 
@@ -50,6 +52,13 @@ Wake: TypeAlias = Callable[[str, int], None]
 """Told of each run that a commit made claimable, with its instant in ms."""
 
 
+class Driven(NamedTuple):
+    """How many events were taken, and the head that was committed last; none when the run was lost or let go of."""
+
+    events: int
+    last: Head | None
+
+
 class Driver:
     """See the module. Shared by every run of one worker."""
 
@@ -65,11 +74,11 @@ class Driver:
         """Claim a run. Raises what the store raises."""
         taken = await self._runs.claim(run_id)
         if isinstance(taken, Committed):
-            await self._tell(taken)
+            await self.begun(taken)
         return taken
 
-    async def drive(self, first: Committed, wake: Wake) -> int:
-        """Go on from a commit until this worker holds nothing of it any more; answers how many events were taken.
+    async def drive(self, first: Committed, wake: Wake) -> Driven:
+        """Go on from a commit until this worker holds nothing of it any more.
 
         Never raises: what one run meets must not end the others.
         """
@@ -80,21 +89,21 @@ class Driver:
                 wake(run_id, at_ms)
             claim = committed.claim
             if claim is None:
-                return events
+                return Driven(events, committed.head)
             try:
                 committed = await self._advance(claim)
-                await self._tell(committed)
+                self._tell(claim.machine, committed)
             except anyio.get_cancelled_exc_class():
                 await self._release(claim)
                 raise
             except LeaseLostError as error:
                 self._observer.trouble("lease_lost", "WARNING", {"run_id": claim.head.run_id, "reason": error.message})
-                return events
+                return Driven(events, None)
             except Exception as error:
                 # Nothing can be committed, so the lease will end by itself and the run be taken over.
                 self._let_go(claim, error)
                 wake(claim.head.run_id, claim.head.claimable_at_ms or self._clock.now_ms())
-                return events
+                return Driven(events, None)
             events += committed.event is not None
 
     async def _release(self, claim: Claim) -> None:
@@ -116,15 +125,16 @@ class Driver:
         self._observer.trouble("run_let_go", "ERROR", {"run_id": claim.head.run_id, **facts(error)})
 
     async def begun(self, committed: Committed) -> None:
-        """Report a run that this worker has just started."""
-        await self._tell(committed)
+        """Report a run that this worker has just started, or taken."""
+        digest = committed.head.snapshot.digest
+        self._tell(await self._runs.definitions.machine(digest), committed)
 
-    async def _tell(self, committed: Committed) -> None:
-        machine = await self._runs.definitions.machine(committed.head.snapshot.digest)
-        place = committed.head.place
+    def _tell(self, machine: Machine, committed: Committed) -> None:
         self._observer.committed(machine, committed)
-        for remark in committed.remarks:
-            self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
+        if committed.remarks:
+            place = committed.head.place
+            for remark in committed.remarks:
+                self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
 
     async def _advance(self, claim: Claim) -> Committed:
         match claim.effect:
@@ -168,12 +178,19 @@ class Driver:
         if self._trust_ends_ms(claim) <= self._clock.now_ms():
             # The commit that began this took its time; whether the run is still ours is for the store to say.
             held = await self._persist(claim, lambda: self._runs.renew(claim))
-        claim, event = await self._while_renewing(
+        lease = Lease(held, self._clock, self._lease_s, self._renewed)
+        try:
             # A repeatable action that met a store outage is performed again once that is over.
-            held,
-            lambda: self._persist(held, lambda: self._performer.perform(machine, effect, head.snapshot, item_key)),
-        )
-        return await self._persist(claim, lambda: self._commit(claim, event))
+            event = await lease.hold(
+                lambda: self._persist(held, lambda: self._performer.perform(machine, effect, head.snapshot, item_key))
+            )
+        except GivenUpError:
+            failure = Failure(EngineCode.INTERNAL, "the handler was cancelled from within and gave no answer")
+            event = ActionFailed(self._clock.now_ms(), failure)
+        return await self._persist(lease.claim, lambda: self._commit(lease.claim, event))
+
+    async def _renewed(self, claim: Claim) -> Claim:
+        return await self._persist(claim, lambda: self._runs.renew(claim))
 
     async def _commit(self, claim: Claim, event: Event) -> Committed:
         """Commit what came of an action; what cannot be committed fails the state, so that the run does not stay."""
@@ -190,38 +207,6 @@ class Driver:
         message = f"the engine could not record what the action answered ({type(problem).__name__})"
         refusal = StepRefused(self._clock.now_ms(), Failure(EngineCode.INTERNAL, message))
         return await self._runs.commit(claim, refusal)
-
-    async def _while_renewing(self, claim: Claim, perform: Callable[[], Awaitable[Event]]) -> tuple[Claim, Event]:
-        """Perform an action, renewing the lease every third of it. Raises what either raises, the action given up."""
-        held = [claim]
-        answer: list[Event] = []
-        trouble: list[Exception] = []
-
-        async def renew() -> None:
-            while True:
-                await self._clock.sleep(self._lease_s / 3)
-                held[0] = await self._persist(held[0], lambda: self._runs.renew(held[0]))
-
-        async def act() -> None:
-            answer.append(await perform())
-
-        async def ending_both(work: Callable[[], Awaitable[None]]) -> None:
-            try:
-                await work()
-            except Exception as error:  # kept, since a task group would wrap it
-                trouble.append(error)
-            both.cancel_scope.cancel()
-
-        # Both are tasks of their own: a handler that lets a cancellation of its own making escape ends only itself.
-        async with anyio.create_task_group() as both:
-            both.start_soon(ending_both, renew)
-            both.start_soon(ending_both, act)
-        if trouble and not answer:
-            raise trouble[0]
-        if not answer:
-            failure = Failure(EngineCode.INTERNAL, "the handler was cancelled from within and gave no answer")
-            return held[0], ActionFailed(self._clock.now_ms(), failure)
-        return held[0], answer[0]
 
     def _trust_ends_ms(self, claim: Claim) -> int:
         """Until when this worker may take it for granted that the run is its own."""
@@ -249,4 +234,4 @@ def facts(error: Exception) -> dict[str, Any]:
     return {"code": EngineCode.INTERNAL, "reason": type(error).__name__}
 
 
-__all__ = ["Driver", "Wake", "facts"]
+__all__ = ["Driven", "Driver", "Wake", "facts"]

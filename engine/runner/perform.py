@@ -115,7 +115,8 @@ class Performer:
             return self._failed(Failure(EngineCode.INTERNAL, message))
         try:
             name = _name(answer)
-            value = canonical.plain(await self._without_blobs(answer.value), "the outcome's value")
+            stored = await self._without_blobs(answer.value) if _holds_blob(answer.value) else answer.value
+            value = canonical.plain(stored, "the outcome's value")
         except (ValueError, TypeError) as error:
             return self._failed(Failure(EngineCode.INTERNAL, f"{effect.action}: {error}"))
         except SecretLeakError as error:
@@ -150,24 +151,12 @@ class Performer:
 
     async def _called_in_time(self, handler: Handler, request: ActionRequest, timeout_s: float) -> Any:
         """The handler's answer, or TIMEOUT. The `Clock` measures, so that tests move it."""
-        answers: list[Any] = []
-        errors: list[Exception] = []
-        async with anyio.create_task_group() as race:
-
-            async def time_out() -> None:
-                await self._clock.sleep(timeout_s)
-                race.cancel_scope.cancel()
-
-            race.start_soon(time_out)
+        with anyio.CancelScope() as scope:
+            timer = self._clock.call_later(timeout_s, scope.cancel)
             try:
-                answers.append(await self._called(handler, request))
-            except Exception as error:  # kept, since a task group would wrap it
-                errors.append(error)
-            race.cancel_scope.cancel()
-        if errors:
-            raise errors[0]
-        if answers:
-            return answers[0]
+                return await self._called(handler, request)
+            finally:
+                timer.cancel()
         message = f"{request.state} did not have an answer within {timeout_s:g} s"
         return Failure(EngineCode.TIMEOUT, message, retriable=True)
 
@@ -221,6 +210,14 @@ class Performer:
     def _report(self, effect: Perform, error: BaseException) -> None:
         # The traceback goes to the log alone, which redacts; a document holds the class and no text.
         logger.error("action_raised", exc_info=error, extra={"fields": {"action": effect.action}})
+
+
+def _holds_blob(value: Any) -> bool:
+    if isinstance(value, Blob):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_blob(entry) for entry in value.values())
+    return isinstance(value, (list, tuple)) and any(_holds_blob(entry) for entry in value)
 
 
 def _name(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from engine.errors import StoreError
 from engine.runner.clock import Clock
-from engine.runner.driver import Driver, facts
+from engine.runner.driver import Driven, Driver, facts
 from engine.runner.observer import Observer
 from engine.runs import Committed, Head, Runs
 
@@ -86,14 +86,17 @@ class Worker:
         later timer or a signal, or another worker holds it. Raises `StoreError` when the store stays away for as
         long, and what keeps the run itself from being taken.
         """
-        async with anyio.create_task_group() as tasks:
-            circle = _Circle(tasks, self._clock.now_ms(), patience_s)
-            if first is None:
-                circle.schedule.add(root, self._clock.now_ms())
-            else:
-                self._driving.add(root)
-                circle.active += 1
-                tasks.start_soon(self._in_turn, root, circle, first)
+        circle = _Circle(self._clock.now_ms(), patience_s)
+        if first is None:
+            circle.schedule.add(root, self._clock.now_ms())
+        else:
+            # Whoever starts a run drives it himself: most are over before anything else of them is due.
+            self._driving.add(root)
+            circle.active += 1
+            driven = await self._in_turn(root, circle, first)
+            if driven is not None and driven.last is not None and driven.last.is_final:
+                return Waited(driven.last, is_final=True)
+        async with anyio.create_task_group() as circle.tasks:
             found = await _caught(lambda: self._until_final(root, circle))
         head = _value(found)
         return Waited(head, head.is_final)
@@ -125,8 +128,8 @@ class Worker:
 
     async def drain(self, patience_s: float) -> int:
         """Take everything of the store that is due or abandoned, short waits included; answers how many were driven."""
-        async with anyio.create_task_group() as tasks:
-            circle = _Circle(tasks, self._clock.now_ms(), patience_s)
+        circle = _Circle(self._clock.now_ms(), patience_s)
+        async with anyio.create_task_group() as circle.tasks:
             found = await _caught(lambda: self._until_drained(circle))
         return _value(found)
 
@@ -166,17 +169,15 @@ class Worker:
                 circle.active += 1
                 circle.tasks.start_soon(self._in_turn, run_id, circle, None)
 
-    async def _in_turn(self, run_id: str, circle: _Circle, first: Committed | None) -> None:
+    async def _in_turn(self, run_id: str, circle: _Circle, first: Committed | None) -> Driven | None:
         """Take a run, unless it was begun by the commit `first`, and drive it, in its turn among the others."""
         try:
             if first is not None:
                 # Its lease runs already, so it does not wait for its turn: whoever starts runs bounds how many.
-                await self._driven(first, circle)
-                return
+                return await self._driven(first, circle)
             async with self._limit:
                 committed = await self._taken(run_id, circle)
-                if committed is not None:
-                    await self._driven(committed, circle)
+                return None if committed is None else await self._driven(committed, circle)
         finally:
             self._driving.discard(run_id)
             if run_id in circle.missed:
@@ -185,11 +186,13 @@ class Worker:
             circle.active -= 1
             circle.changed.set()
 
-    async def _driven(self, committed: Committed, circle: _Circle) -> None:
+    async def _driven(self, committed: Committed, circle: _Circle) -> Driven:
         circle.driven += 1
         circle.has_driven = True
-        if await self._driver.drive(committed, circle.wake):
+        driven = await self._driver.drive(committed, circle.wake)
+        if driven.events:
             circle.moved(self._clock.now_ms())
+        return driven
 
     async def _taken(self, run_id: str, circle: _Circle) -> Committed | None:
         now_ms = self._clock.now_ms()
@@ -239,9 +242,10 @@ class _Circle:
     run that the store did not let it take may be tried again.
     """
 
-    def __init__(self, tasks: TaskGroup, now_ms: int, patience_s: float) -> None:
+    tasks: TaskGroup
+
+    def __init__(self, now_ms: int, patience_s: float) -> None:
         self.schedule = Schedule()
-        self.tasks = tasks
         self.patience_ms = round(patience_s * 1000)
         self.gives_up_at_ms = now_ms + self.patience_ms
         self.active = 0

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -21,6 +22,23 @@ _BUSY_LOOK_S = 0.001
 """How often an automatic clock looks whether the threads that it waits for have come back."""
 
 
+class _Due(NamedTuple):
+    """What happens at an instant; a `Timer`."""
+
+    clock: SimulatedClock
+    at_ms: int
+    number: int
+    callback: Callable[[], object]
+
+    def cancel(self) -> None:
+        """See `engine.runner.clock.Timer`."""
+        self.clock.forget(self)
+
+    def __lt__(self, other: tuple[object, ...]) -> bool:
+        assert isinstance(other, _Due)
+        return (self.at_ms, self.number) < (other.at_ms, other.number)
+
+
 class SimulatedClock:
     """See the module. `now_ms` is the instant it begins at."""
 
@@ -28,7 +46,8 @@ class SimulatedClock:
         self._now_ms = now_ms
         self._automatic = automatic
         self._numbers = itertools.count()
-        self._sleepers: list[tuple[int, int, anyio.Event]] = []
+        self._due: list[_Due] = []
+        self._sleepers = 0
         self._looking_in: Any = None  # the loop whose idleness is being watched
 
     def now_ms(self) -> int:
@@ -40,21 +59,33 @@ class SimulatedClock:
         if seconds <= 0:
             await anyio.lowlevel.checkpoint()
             return
-        sleeper = (self._now_ms + max(round(seconds * 1000), 1), next(self._numbers), anyio.Event())
-        heapq.heappush(self._sleepers, sleeper)
+        woken = anyio.Event()
+        timer = self.call_later(seconds, woken.set)
+        self._sleepers += 1
+        try:
+            await woken.wait()
+        finally:
+            self._sleepers -= 1
+            timer.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> _Due:
+        """Have `callback` called once the clock has been moved that far."""
+        due = _Due(self, self._now_ms + max(round(seconds * 1000), 1), next(self._numbers), callback)
+        heapq.heappush(self._due, due)
         if self._automatic:
             self._look_when_idle()
-        try:
-            await sleeper[2].wait()
-        finally:
-            if sleeper in self._sleepers:
-                self._sleepers.remove(sleeper)
-                heapq.heapify(self._sleepers)
+        return due
+
+    def forget(self, due: _Due) -> None:
+        """Take something off the clock; see `_Due.cancel`."""
+        if due in self._due:
+            self._due.remove(due)
+            heapq.heapify(self._due)
 
     @property
     def sleepers(self) -> int:
         """How many tasks wait for the clock."""
-        return len(self._sleepers)
+        return self._sleepers
 
     def advance(self, seconds: float) -> None:
         """Move time on and wake whoever is due. Raises `ValueError` for a step back."""
@@ -65,8 +96,8 @@ class SimulatedClock:
         if now_ms < self._now_ms:
             raise ValueError("a clock does not go back; `jump_back` is for tests of clocks that are wrong")
         self._now_ms = now_ms
-        while self._sleepers and self._sleepers[0][0] <= now_ms:
-            heapq.heappop(self._sleepers)[2].set()
+        while self._due and self._due[0].at_ms <= now_ms:
+            heapq.heappop(self._due).callback()
 
     def jump_back(self, seconds: float) -> None:
         """Set the clock back, as a machine's clock may be; sleepers keep the instants they wait for."""
@@ -83,7 +114,7 @@ class SimulatedClock:
         loop: Any = asyncio.get_running_loop()
         if loop is not self._looking_in:
             return
-        if not self._sleepers:
+        if not self._due:
             self._looking_in = None
         elif anyio.to_thread.current_default_thread_limiter().borrowed_tokens:
             loop.call_later(_BUSY_LOOK_S, self._look, 0)
@@ -92,5 +123,5 @@ class SimulatedClock:
         elif quiet < 3:
             loop.call_soon(self._look, quiet + 1)
         else:
-            self.set(self._sleepers[0][0])
+            self.set(self._due[0].at_ms)
             loop.call_soon(self._look, 0)
