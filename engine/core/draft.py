@@ -26,6 +26,12 @@ RETRY: Final = "retry"
 TIMEOUT: Final = "timeout"
 PAUSES: Final = (DELAY, RETRY)
 
+RUNNING: Final = Status.RUNNING
+"""At hand: each look into an enumeration costs as much as a call."""
+
+NO_TIMERS: Final[Mapping[str, int]] = {}
+"""Shared by every snapshot without timers: no value is ever changed in place."""
+
 
 class Step(NamedTuple):
     """The snapshot after the event, what the runner is to do next, and the transitions that were taken."""
@@ -39,9 +45,8 @@ class Draft:
     """The step under way: the fields of the snapshot to come, each as far as it is known."""
 
     __slots__ = (
-        "at_ms", "attempt", "before", "context", "effects", "error", "event", "input", "key", "machine",
-        "microsteps", "output", "program", "run_id", "started_at_ms", "state", "status", "taken", "timers",
-        "version", "visits",
+        "at_ms", "attempt", "before", "context", "effects", "error", "event", "input", "microsteps", "output",
+        "program", "started_at_ms", "state", "status", "taken", "timers", "visits",
     )  # fmt: skip
 
     def __init__(self, machine: Machine, snapshot: Snapshot, event: Event) -> None:
@@ -49,22 +54,29 @@ class Draft:
         self.before = snapshot
         self.event = event
         self.at_ms: int = event.at_ms
-        self.run_id, self.machine, self.version, self.key = (
-            snapshot.run_id, snapshot.machine, snapshot.version, snapshot.key,
-        )  # fmt: skip
-        self.state = snapshot.state
-        self.status = snapshot.status
-        self.input = snapshot.input
-        self.context = snapshot.context
-        self.visits = snapshot.visits
-        self.attempt = snapshot.attempt
-        self.timers = snapshot.timers
-        self.started_at_ms = snapshot.started_at_ms
-        self.output = snapshot.output
-        self.error = snapshot.error
+        (
+            _, _, _, _, _, _, self.state, self.status, self.input, self.context, self.visits, self.attempt,
+            self.timers, self.started_at_ms, self.output, self.error,
+        ) = snapshot  # fmt: skip
         self.effects: tuple[Effect, ...] = ()
         self.taken: tuple[Branch, ...] = ()
         self.microsteps = 0
+
+    @property
+    def run_id(self) -> str:
+        return self.before.run_id
+
+    @property
+    def machine(self) -> str:
+        return self.before.machine
+
+    @property
+    def version(self) -> int:
+        return self.before.version
+
+    @property
+    def key(self) -> str | None:
+        return self.before.key
 
     def machine_of(self) -> Machine:
         """The program, for expressions that ask for visits."""
@@ -84,11 +96,10 @@ class Draft:
         )
 
     def finished(self) -> Step:
-        before = self.before
+        run_id, machine, version, digest, key, seq, *_ = self.before
         snapshot = Snapshot(
-            before.run_id, before.machine, before.version, before.digest, before.key, before.seq + 1, self.state,
-            self.status, self.input, self.context, self.visits, self.attempt, self.timers, self.started_at_ms,
-            self.output, self.error,
+            run_id, machine, version, digest, key, seq + 1, self.state, self.status, self.input, self.context,
+            self.visits, self.attempt, self.timers, self.started_at_ms, self.output, self.error,
         )  # fmt: skip
         return Step(snapshot, self.effects, self.taken)
 
@@ -97,29 +108,34 @@ class Draft:
     def follow(self, branches: tuple[Branch, ...], scope: MomentScope) -> None:
         """Take the first branch whose guard holds; raises `ExpressionError`; without any, the state fails."""
         for branch in branches:
-            if branch.guard is None or branch.guard.holds(scope):
+            guard = branch.guard
+            if guard is None or guard.holds(scope):
                 self.take(branch, scope)
                 return
         self.fail(Failure(EngineCode.TRANSITION_MISSING, f"no transition of {self.state} has a guard that holds"))
 
     def take(self, branch: Branch, scope: MomentScope) -> None:
         """Follow one branch to its target. Raises `ExpressionError` before anything has changed."""
-        context = assigned(branch.assign, self.context, scope)
-        delay_s = 0.0 if branch.delay is None else _seconds(branch.delay, scope.with_context(context))
-        self.context = context
-        self.taken += (branch,)
+        delay_s = 0.0
+        if branch.assign or branch.delay is not None:
+            context = assigned(branch.assign, self.context, scope)
+            if branch.delay is not None:
+                delay_s = _seconds(branch.delay, scope.with_context(context))
+            self.context = context
+        self.taken = (*self.taken, branch)
         self.enter(branch.target, delay_s)
 
     def enter(self, name: str, delay_s: float = 0.0) -> None:
         """Enter a leaf: count the visit, then wait out the delay or begin what the state does."""
-        self.leave()
+        if self.microsteps == 0 and self.before.status is RUNNING:
+            self.leave()
         self.state = name
         self.attempt = 1
-        self.timers = {}
+        self.timers = NO_TIMERS
         visits = self.visits.get(name, 0) + 1
         self.visits = {**self.visits, name: visits}
         self.microsteps += 1
-        state = self.here()
+        state = self.program.states[name]
         visits_max = state.max_visits or VISITS_MAX
         if self.microsteps > MICROSTEPS_MAX:
             self.end(
@@ -136,7 +152,7 @@ class Draft:
 
     def leave(self) -> None:
         """Stop the map in which the run stood before this step; one that this step passed has not been started."""
-        stood_here = self.microsteps == 0 and self.before.status is Status.RUNNING
+        stood_here = self.microsteps == 0 and self.before.status is RUNNING
         if stood_here and self.here().kind is StateKind.MAP:
             self.effects += (StopMap(self.state, self.visits[self.state]),)
 
@@ -149,7 +165,7 @@ class Draft:
 
     def begin(self) -> None:
         """Begin what the present state does; an expression that fails is the state's failure."""
-        state = self.here()
+        state = self.program.states[self.state]
         try:
             _BEGIN[state.kind](self, state)
         except _MapError as error:
@@ -177,7 +193,7 @@ class Draft:
         """End the run where it stands."""
         self.leave()
         self.status = Status.FAILED
-        self.timers = {}
+        self.timers = NO_TIMERS
         self.error = failure.to_json()
         self.effects += (Finish(),)
 
@@ -185,10 +201,13 @@ class Draft:
 
     def perform(self, invoke: Invoke) -> Perform:
         """The effect of an action state. Raises `ExpressionError`."""
-        scope = MomentScope(self, self.context)
-        params = {name: template.render(scope) for name, template in invoke.params.items()}
-        key = f"{self.run_id}:{self.state}:{self.visits[self.state]}"
-        return Perform(invoke.action, params, invoke.timeout_s, self.attempt, key)
+        action, templates, timeout_s, *_ = invoke
+        params: dict[str, Any] = {}
+        if templates:
+            scope = MomentScope(self, self.context)
+            params = {name: template.render(scope) for name, template in templates.items()}
+        state = self.state
+        return Perform(action, params, timeout_s, self.attempt, f"{self.before.run_id}:{state}:{self.visits[state]}")
 
     def start_map(self, call: MapCall) -> StartMap:
         """The effect of a map state. Raises `ExpressionError`, also for items that cannot be mapped."""
@@ -215,8 +234,8 @@ class Draft:
 def _begin_action(draft: Draft, state: State) -> None:
     assert state.invoke is not None
     effect = draft.perform(state.invoke)
-    draft.status = Status.RUNNING
-    draft.effects += (effect,)
+    draft.status = RUNNING
+    draft.effects = (*draft.effects, effect)
 
 
 def _begin_map(draft: Draft, state: State) -> None:

@@ -43,6 +43,12 @@ class Secrets:
         )
         self._pattern = re.compile("|".join(words))
 
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __bool__(self) -> bool:
+        return True  # a registry without values is a registry
+
     def found_in(self, text: str) -> bool:
         """Whether `text` holds a registered value of at least `LENGTH_MIN` characters."""
         return any(value in text for value in self._searched)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from engine.core.action import INTERRUPTED, EngineCode, Failure
-from engine.core.draft import PAUSES, RETRY, TIMEOUT, Draft, Step, assigned, map_done
+from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, Draft, Step, assigned, map_done
 from engine.core.effect import Effect, Finish, Rest
 from engine.core.event import (
     ActionFailed,
@@ -27,7 +27,7 @@ from engine.core.event import (
     StepRefused,
     TimerFired,
 )
-from engine.core.machine import Invoke, Machine, StateKind
+from engine.core.machine import Machine, StateKind
 from engine.core.scope import MomentScope
 from engine.core.snapshot import Snapshot, Status
 from engine.errors import ExpressionError
@@ -72,18 +72,22 @@ def _started(draft: Draft, event: RunStarted) -> None:
 
 
 def _returned(draft: Draft, event: ActionReturned) -> None:
-    invoke = _in_action(draft)
+    state = draft.program.states[draft.state] if draft.state else None
+    invoke = None if state is None else state.invoke
+    if state is None or invoke is None or draft.status is not RUNNING:
+        raise draft.illegal("no action is being performed")
     scope = MomentScope(draft, draft.context, result=event.value)
-    branches = draft.here().branches.get(f"on:{event.name}")
+    branches = state.branches.get("on:" + event.name)
     if branches is None:
         message = f"{draft.state} has no transition for the outcome {event.name!r} of {invoke.action}"
         draft.fail(Failure(EngineCode.TRANSITION_MISSING, message))
         return
     try:
         # An interrupted action has no result, so there is nothing to assign from.
-        if event.name != INTERRUPTED:
+        if invoke.assign and event.name != INTERRUPTED:
             draft.context = assigned(invoke.assign, draft.context, scope)
-        draft.follow(branches, scope.with_context(draft.context))
+            scope = scope.with_context(draft.context)
+        draft.follow(branches, scope)
     except ExpressionError as error:
         draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
 
@@ -180,10 +184,3 @@ _TAKE: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     CancelRequested: _cancelled,
     StepRefused: _refused,
 }
-
-
-def _in_action(draft: Draft) -> Invoke:
-    invoke = draft.here().invoke if draft.state else None
-    if invoke is None or draft.status is not Status.RUNNING:
-        raise draft.illegal("no action is being performed")
-    return invoke

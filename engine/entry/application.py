@@ -114,7 +114,7 @@ class Engine:
         self._bucket = bucket
         self._handlers: Mapping[str, Handler] = ACTIONS if actions is None else actions
         self._services = services
-        self._observer: Observer = Shielded(observer or Silent())
+        self._observer: Observer = Silent() if observer is None else Shielded(observer)
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._goes_on = True

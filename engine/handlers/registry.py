@@ -80,8 +80,11 @@ class Registry(Mapping[str, Handler]):
         return _Declarations(self)
 
     def __getitem__(self, name: str) -> Handler:
-        self._load(name.partition(".")[0])
-        return self._handlers[name]
+        found = self._handlers.get(name)
+        if found is None:
+            self._load(name.partition(".")[0])
+            found = self._handlers[name]
+        return found
 
     def __iter__(self) -> Iterator[str]:
         for module in tuple(self._unloaded):

@@ -214,17 +214,24 @@ class Driver:
 
     async def _persist(self, claim: Claim, verb: Callable[[], Awaitable[Result]]) -> Result:
         """Do a verb of `Runs`, waiting out a store that is away until the lease's trust window closes."""
+        try:
+            return await verb()
+        except AWAY as error:
+            return await self._outlasted(claim, verb, error)
+
+    async def _outlasted(self, claim: Claim, verb: Callable[[], Awaitable[Result]], error: Exception) -> Result:
         delay_s = 0.1
         until_ms = self._trust_ends_ms(claim)
         while True:
-            try:
-                return await verb()
-            except AWAY as error:
-                if self._clock.now_ms() + delay_s * 1000 >= until_ms:
-                    raise
-                self._observer.trouble("store_away", "WARNING", {"run_id": claim.head.run_id, **facts(error)})
+            if self._clock.now_ms() + delay_s * 1000 >= until_ms:
+                raise error
+            self._observer.trouble("store_away", "WARNING", {"run_id": claim.head.run_id, **facts(error)})
             await self._clock.sleep(delay_s)
             delay_s = min(delay_s * 2, OUTAGE_DELAY_S_MAX)
+            try:
+                return await verb()
+            except AWAY as again:
+                error = again
 
 
 def facts(error: Exception) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import anyio
@@ -145,7 +146,7 @@ class Performer:
             return _internal(effect, error)
 
     async def _called(self, handler: Handler, request: ActionRequest) -> Any:
-        if inspect.iscoroutinefunction(handler.function):
+        if _is_asynchronous(handler.function):
             return await handler.function(request)
         return await anyio.to_thread.run_sync(handler.function, request, abandon_on_cancel=True)
 
@@ -210,6 +211,11 @@ class Performer:
     def _report(self, effect: Perform, error: BaseException) -> None:
         # The traceback goes to the log alone, which redacts; a document holds the class and no text.
         logger.error("action_raised", exc_info=error, extra={"fields": {"action": effect.action}})
+
+
+@lru_cache(maxsize=1024)
+def _is_asynchronous(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function)
 
 
 def _holds_blob(value: Any) -> bool:

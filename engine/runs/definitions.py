@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from engine.core import canonical
 from engine.core.canonical import Json
 from engine.core.machine import Machine
+from engine.core.secret import Secrets
 from engine.core.write import Check, Create
 from engine.errors import InvalidRequestError
 from engine.runs.records import definition_key
@@ -31,14 +32,18 @@ class Definitions:
         self._store = store
         self._transactions = Transactions(store)
         self._compiler = compiler
-        self._stored: set[str] = set()
+        self._stored: dict[str, int] = {}  # the secrets that were known when a definition was looked at
 
-    async def keep(self, machine: Machine) -> None:
-        """Make sure that a machine and its children are stored; writes each digest once for each process."""
-        if machine.digest in self._stored:
+    async def keep(self, machine: Machine, secrets: Secrets) -> None:
+        """Make sure that a machine and its children are stored; writes each digest once for each process.
+
+        Raises `SecretLeakError` for a definition that holds one of `secrets`, also one that was registered since.
+        """
+        if self._stored.get(machine.digest) == len(secrets):
             return
+        secrets.refuse(canonical.encode(machine.source), sink="a definition")
         for child in machine.children.values():
-            await self.keep(child)
+            await self.keep(child, secrets)
         key = definition_key(machine.digest)
         document: dict[str, Json] = {
             "name": machine.name,
@@ -52,7 +57,7 @@ class Definitions:
             [key],
             lambda found, now_ms, token: ([Check(key) if found[key] is not None else Create(key, document)], None),
         )
-        self._stored.add(machine.digest)
+        self._stored[machine.digest] = len(secrets)
 
     async def machine(self, digest: str) -> Machine:
         """The machine with a digest. Raises `InvalidRequestError` when the store does not hold it."""

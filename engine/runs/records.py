@@ -87,6 +87,8 @@ class Head(NamedTuple):
     @property
     def rest(self) -> list[Key]:
         """Where the rest of a snapshot lies that the head's own document cannot hold."""
+        if self.parts == 1:
+            return []
         return _rest(SNAPSHOT_PARTS, f"{self.run_id}~{self.snapshot.seq:08d}", self.parts)
 
     @property
@@ -216,6 +218,8 @@ def entry_key(run_id: str, seq: int) -> Key:
 def rest_of(key: Key, document: Document) -> list[Key]:
     """Where the rest of a head's snapshot or of a journal entry lies; nowhere for most."""
     fields: Any = document
+    if "parts" not in fields:
+        return []
     if key.collection == JOURNAL:
         return _rest(JOURNAL_PARTS, key.id, fields.get("parts", 1))
     return _rest(SNAPSHOT_PARTS, f"{key.id}~{fields['seq']:08d}", fields.get("parts", 1))

@@ -22,7 +22,6 @@ from engine.core.event import Event, RunStarted
 from engine.core.machine import Branch, Machine
 from engine.core.scope import MomentScope
 from engine.core.snapshot import Snapshot, empty
-from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write, id_problem
 from engine.errors import ExpressionError, InvalidRequestError
 from engine.runs import maps
@@ -98,8 +97,7 @@ async def start(
     problem = input_problem(machine, value)
     if problem is not None:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct the input.")
-    runs.secrets.refuse(canonical.encode(machine.source), sink="a definition")
-    await runs.definitions.keep(machine)
+    await runs.definitions.keep(machine, runs.secrets)
     starting = _Starting(runs, machine, value, first)
     if machine.key is not None:
         if run_id is not None:
@@ -244,7 +242,7 @@ class _Starting:
         maps.record_effects(commit, head, self.machine, begun.taken, documents)
         commit.writes.extend(begun.writes)
         _need(documents, commit.touched())
-        claim = Claim(head, self.machine, pending(self.machine, snapshot)) if head.begun else None
+        claim = Claim(head, self.machine, begun.taken[-1].effect) if head.begun else None
         event = begun.taken[-1].event
         committed = Committed(head, claim, tuple(commit.woken), begun.branches, event, begun.remarks)
         return commit.writes, Started(snapshot, committed=committed, remarks=begun.remarks)

@@ -83,7 +83,6 @@ class Writer:
     def work(self, batch: Sequence[Asked[Transact]], *, waits: bool = True) -> bool:
         """Decide and commit a batch, in the writers' turn; answers whether it had it: with `waits` it always has."""
         meaning: Callable[[Exception], StoreError] = outage
-        began = time.perf_counter()
         try:
             if not self._turn.take(waits=waits):
                 return False
@@ -95,7 +94,9 @@ class Writer:
                 changed = self._decide_all(batch)
                 self._write(changed)
                 meaning = commit_failure if changed else outage
+                began = time.perf_counter()
                 self._execute("COMMIT")
+                self._measure(time.perf_counter() - began)
             finally:
                 self._turn.give()
         except (apsw.Error, OSError) as error:
@@ -105,9 +106,11 @@ class Writer:
         except BaseException:
             self.close()
             raise
-        self._commits += 1
-        self._commit_s += (time.perf_counter() - began - self._commit_s) / min(self._commits, QUICK_AFTER)
         return True
+
+    def _measure(self, commit_s: float) -> None:
+        self._commits += 1
+        self._commit_s += (commit_s - self._commit_s) / min(self._commits, QUICK_AFTER)
 
     def rest(self) -> None:
         """After the answers are out: keep the log short. In the writers' turn, or others would outrun it."""
