@@ -239,10 +239,12 @@ def run_key_key(machine: str, key: str) -> Key:
     return Key.of(RUN_KEYS, _bounded(f"{machine}~{_escaped(key)}"))
 
 
+@lru_cache(maxsize=1024)
 def map_key(run_id: str, state: str, visit: int) -> Key:
     return Key.of(MAPS, _bounded(f"{run_id}~{state}~{visit}"))
 
 
+@lru_cache(maxsize=1024)
 def chunk_key(of: Key, index: int) -> Key:
     """The document that holds item `index` of a map."""
     return Key.of(MAP_ITEMS, f"{of.id}~{index // ITEMS_PER_CHUNK}")
@@ -264,6 +266,7 @@ def keyed_run_id(machine: str, key: str, generation: int) -> str:
     return _bounded(f"{machine}~{_escaped(key)}~{generation}")
 
 
+@lru_cache(maxsize=4096)
 def child_run_id(place: Place) -> str:
     return _bounded(f"{place.parent}~{place.state}~{place.visit}~{_escaped(place.key)}")
 
