@@ -80,6 +80,8 @@ def _copied(value: Any, depth: int) -> Json:
         if not -_INTEGER_END <= value < _INTEGER_END:
             raise _NotPlainError(f"is an integer of more than {INTEGER_BITS_MAX} bits, which no expression can hold")
         return value  # type: ignore[no-any-return]
+    if kind is dict:
+        return _copied_map(value, depth)
     if isinstance(value, float):
         if value != value or value in (_INFINITY, -_INFINITY):
             raise _NotPlainError(f"is {value}, which JSON cannot hold")

@@ -7,15 +7,16 @@ no failure of the run: the driver tries again until the trust window of its leas
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
-from engine.core.action import ActionKind, EngineCode, Failure
+from engine.core.action import ActionKind, Decision, EngineCode, Failure
 from engine.core.effect import Finish, Perform, Rest, StartMap
 from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
 from engine.core.machine import Machine
+from engine.core.write import Document, Key
 from engine.errors import (
     CommitUncertainError,
     ContentionError,
@@ -82,8 +83,14 @@ class Driver:
 
         Never raises: what one run meets must not end the others.
         """
-        committed = first
-        events = int(first.event is not None)
+        lease = Lease(self._clock, self._lease_s, self._renewed)
+        try:
+            return await self._driven(first, wake, lease)
+        finally:
+            lease.close()
+
+    async def _driven(self, committed: Committed, wake: Wake, lease: Lease) -> Driven:
+        events = int(committed.event is not None)
         while True:
             for run_id, at_ms in committed.woken:
                 wake(run_id, at_ms)
@@ -91,7 +98,7 @@ class Driver:
             if claim is None:
                 return Driven(events, committed.head)
             try:
-                committed = await self._advance(claim)
+                committed = await self._advance(claim, lease)
                 self._tell(claim.machine, committed)
             except anyio.get_cancelled_exc_class():
                 await self._release(claim)
@@ -136,10 +143,12 @@ class Driver:
             for remark in committed.remarks:
                 self._observer.remarked(committed.head.snapshot, place.key if place else None, remark)
 
-    async def _advance(self, claim: Claim) -> Committed:
+    async def _advance(self, claim: Claim, lease: Lease) -> Committed:
         match claim.effect:
             case Perform() as effect:
-                return await self._perform(claim, effect)
+                if self._performer.kind_of(effect.action) is ActionKind.TRANSACTIONAL:
+                    return await self._decide(claim, effect)
+                return await self._perform(claim, effect, lease)
             case StartMap():
                 return await self._persist(claim, lambda: collect(self._runs, claim, self._clock.now_ms()))
             case Rest(due_at_ms):
@@ -154,59 +163,66 @@ class Driver:
             case _:
                 raise AssertionError(f"{claim.effect} is nothing that a run waits for")
 
-    async def _perform(self, claim: Claim, effect: Perform) -> Committed:
+    async def _decide(self, claim: Claim, effect: Perform) -> Committed:
         head, machine = claim.head, claim.machine
         item_key = head.place.key if head.place else None
-        kind = self._performer.kind_of(effect.action)
-        if kind is ActionKind.TRANSACTIONAL:
-            keys = self._performer.keys(machine, effect, head.snapshot, item_key)
-            return await self._persist(
-                claim,
-                lambda: self._runs.decide(
-                    claim,
-                    keys,
-                    lambda documents, now_ms: self._performer.decide(
-                        machine, effect, head.snapshot, item_key, documents, now_ms
-                    ),
-                ),
-            )
-        if kind is None:
+        keys = self._performer.keys(machine, effect, head.snapshot, item_key)
+
+        def decide(documents: Mapping[Key, Document | None], now_ms: int) -> Decision:
+            return self._performer.decide(machine, effect, head.snapshot, item_key, documents, now_ms)
+
+        return await self._persist(claim, lambda: self._runs.decide(claim, keys, decide))
+
+    async def _perform(self, claim: Claim, effect: Perform, lease: Lease) -> Committed:
+        head = claim.head
+        now_ms = self._clock.now_ms()
+        is_known = self._performer.kind_of(effect.action) is not None
+        if not is_known:
             self._observer.trouble("action_unknown", "ERROR", {"run_id": head.run_id, "action": effect.action})
-        if kind is None or not self._runs.tenure().begins(effect, self._clock.now_ms()):
+        if not is_known or not self._runs.tenure().begins(effect, now_ms):
             return await self._persist(claim, lambda: self._runs.rest(claim))
-        held = claim
-        if self._trust_ends_ms(claim) <= self._clock.now_ms():
+        if self._trust_ends_ms(claim) <= now_ms:
             # The commit that began this took its time; whether the run is still ours is for the store to say.
-            held = await self._persist(claim, lambda: self._runs.renew(claim))
-        lease = Lease(held, self._clock, self._lease_s, self._renewed)
+            claim = await self._renewed(claim)
+        item_key = head.place.key if head.place else None
+
+        def perform() -> Awaitable[Event]:
+            return self._performer.perform(claim.machine, effect, head.snapshot, item_key)
+
         try:
             # A repeatable action that met a store outage is performed again once that is over.
-            event = await lease.hold(
-                lambda: self._persist(held, lambda: self._performer.perform(machine, effect, head.snapshot, item_key))
-            )
+            held, event = await lease.hold(claim, lambda: self._persist(claim, perform))
         except GivenUpError:
             failure = Failure(EngineCode.INTERNAL, "the handler was cancelled from within and gave no answer")
-            event = ActionFailed(self._clock.now_ms(), failure)
-        return await self._persist(lease.claim, lambda: self._commit(lease.claim, event))
+            held, event = claim, ActionFailed(self._clock.now_ms(), failure)
+        try:
+            return await self._runs.commit(held, event)
+        except Exception as error:
+            return await self._committed(held, event, error)
 
     async def _renewed(self, claim: Claim) -> Claim:
         return await self._persist(claim, lambda: self._runs.renew(claim))
 
-    async def _commit(self, claim: Claim, event: Event) -> Committed:
-        """Commit what came of an action; what cannot be committed fails the state, so that the run does not stay."""
-        try:
-            return await self._runs.commit(claim, event)
-        except WriteRefusedError as error:
-            problem: Exception = error
-        except (LeaseLostError, StoreError):
-            raise
-        except Exception as error:
-            logger.exception("event_not_taken", extra={"fields": {"run_id": claim.head.run_id}})
-            problem = error
-        self._observer.trouble("event_not_taken", "ERROR", {"run_id": claim.head.run_id, **facts(problem)})
-        message = f"the engine could not record what the action answered ({type(problem).__name__})"
+    async def _committed(self, claim: Claim, event: Event, error: Exception) -> Committed:
+        """Commit what came of an action, after the first try met an error.
+
+        What cannot be committed fails the state, so that the run does not stay.
+        """
+        if isinstance(error, AWAY):
+            try:
+                return await self._outlasted(claim, lambda: self._runs.commit(claim, event), error)
+            except Exception as later:
+                error = later
+        if isinstance(error, LeaseLostError) or (
+            isinstance(error, StoreError) and not isinstance(error, WriteRefusedError)
+        ):
+            raise error
+        if not isinstance(error, WriteRefusedError):
+            logger.error("event_not_taken", exc_info=error, extra={"fields": {"run_id": claim.head.run_id}})
+        self._observer.trouble("event_not_taken", "ERROR", {"run_id": claim.head.run_id, **facts(error)})
+        message = f"the engine could not record what the action answered ({type(error).__name__})"
         refusal = StepRefused(self._clock.now_ms(), Failure(EngineCode.INTERNAL, message))
-        return await self._runs.commit(claim, refusal)
+        return await self._persist(claim, lambda: self._runs.commit(claim, refusal))
 
     def _trust_ends_ms(self, claim: Claim) -> int:
         """Until when this worker may take it for granted that the run is its own."""

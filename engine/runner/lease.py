@@ -1,8 +1,8 @@
-"""A lease while an action is performed under it: renewed every third of it, and the action given up when it is lost.
+"""The lease of a run while its actions are performed: renewed every third of it, or given up.
 
 In: a claim, and what is to be done under it. Out: what came of that, and the claim as it was renewed last. A renewal
-and a commit of one run never overlap: whoever goes on awaits the renewal that is under way. An action that is over
-before a third of the lease costs no renewal, and no task.
+and a commit of one run never overlap: a renewal is begun only while an action is under way, and whoever goes on waits
+for its end. Actions that are over before a third of the lease cost no renewal and no task; one timer serves them all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import anyio
 
-from engine.runner.clock import Clock
+from engine.runner.clock import Clock, Timer
 from engine.runs import Claim
 
 Result = TypeVar("Result")
@@ -22,77 +22,133 @@ Result = TypeVar("Result")
 SETTLING_S_MAX: Final = 2.0
 """How long a worker that is stopped waits for its last renewal to be answered."""
 
+INSISTING_S: Final = 1.0
+"""How often an action is told again that it is given up, should its handler have swallowed the first."""
+
 
 class GivenUpError(Exception):
     """The action let a cancellation of its own making escape, and so has no answer."""
 
 
 class Lease:
-    """See the module. `renew` answers the claim as renewed, or raises what ends the action."""
+    """See the module; one for each drive of a run. `renew` answers the claim, or raises what ends the action."""
 
-    def __init__(self, claim: Claim, clock: Clock, lease_s: float, renew: Callable[[Claim], Awaitable[Claim]]) -> None:
-        self.claim = claim
+    __slots__ = (
+        "_clock", "_held", "_is_acting", "_is_late", "_lease_s", "_renew", "_renewal", "_task", "_timer", "_trouble",
+    )  # fmt: skip
+
+    def __init__(self, clock: Clock, lease_s: float, renew: Callable[[Claim], Awaitable[Claim]]) -> None:
         self._clock = clock
         self._lease_s = lease_s
         self._renew = renew
-        self._scope = anyio.CancelScope()
+        self._held: Claim | None = None
+        self._is_acting = False
+        self._is_late = False  # the timer fired while no action was under way
+        self._task: asyncio.Task[object] | None = None
+        self._timer: Timer | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._trouble: Exception | None = None
-        self._is_over = False
 
-    async def hold(self, perform: Callable[[], Awaitable[Result]]) -> Result:
-        """Do `perform` under the lease.
+    async def hold(self, claim: Claim, perform: Callable[[], Awaitable[Result]]) -> tuple[Claim, Result]:
+        """Do `perform` under the lease; answers what came of it, and the claim as renewed last.
 
         Raises what it raises, what the renewal met when that ended it, and `GivenUpError`.
         """
-        self._arm(self._until_renewal_s())
-        answer: list[Result] = []
+        self._held = claim
+        self._is_acting = True
+        if self._timer is None:
+            self._task = asyncio.current_task()
+            self._arm(self._until_renewal_s(claim))
+        elif self._is_late:
+            self._look()
         try:
-            with self._scope:
-                answer.append(await perform())
+            answer = await perform()
         except asyncio.CancelledError:
-            if is_being_cancelled():
-                await self._settled(within_s=SETTLING_S_MAX)
-                raise
+            await self._explained()
+            raise
         finally:
+            self._is_acting = False
+        if self._renewal is not None:
+            await self._settled()
+        return self._held, answer
+
+    def close(self) -> None:
+        """The drive is over. Idempotent."""
+        if self._timer is not None:
             self._timer.cancel()
-            self._is_over = True
-        await self._settled()
-        if answer:
-            return answer[0]
-        raise self._trouble or GivenUpError
+            self._timer = None
 
     def _arm(self, seconds: float) -> None:
-        self._timer = self._clock.call_later(seconds, self._renew_soon)
+        self._is_late = False
+        self._timer = self._clock.call_later(seconds, self._look)
 
-    def _until_renewal_s(self) -> float:
+    def _until_renewal_s(self, claim: Claim) -> float:
         """A third of the lease may pass; one that was kept from the step before has less than all of it left."""
-        ends_ms = self.claim.head.claimable_at_ms
+        ends_ms = claim.head.claimable_at_ms
         assert ends_ms is not None, "a claimed run has a lease"
         return max((ends_ms - self._clock.now_ms()) / 1000 - self._lease_s * 2 / 3, 0)
 
-    def _renew_soon(self) -> None:
-        self._renewal = asyncio.ensure_future(self._renewed())
+    def _look(self) -> None:
+        """Renew if it is time; a commit may have moved the lease's end, and it is no time while one is under way."""
+        if not self._is_acting:
+            self._is_late = True
+            return
+        assert self._held is not None
+        if self._trouble is not None:
+            self._give_up()
+        elif (early_s := self._until_renewal_s(self._held)) > 0:
+            self._arm(early_s)
+        else:
+            self._renewal = asyncio.ensure_future(self._renewed(self._held))
 
-    async def _renewed(self) -> None:
+    async def _renewed(self, claim: Claim) -> None:
         try:
-            self.claim = await self._renew(self.claim)
+            self._held = await self._renew(claim)
         except Exception as error:
             self._trouble = error
-            self._scope.cancel()
-        if not self._is_over:
-            self._arm(self._lease_s / 3)
+            if self._is_acting:
+                self._give_up()
+            return
+        self._arm(self._lease_s / 3)
+
+    def _give_up(self) -> None:
+        """Have the action end; a handler that swallows that is told again."""
+        assert self._task is not None
+        self._task.cancel()
+        self._timer = self._clock.call_later(INSISTING_S, self._look)
+
+    async def _explained(self) -> None:
+        """Raise what a cancellation was about, unless it was about the whole task."""
+        await self._settled(within_s=SETTLING_S_MAX)
+        assert self._task is not None
+        is_ours = self._trouble is not None and self._task.uncancel() == 0
+        if is_ours and self._trouble is not None and not is_being_cancelled():
+            raise self._trouble
+        if not is_being_cancelled():
+            raise GivenUpError
 
     async def _settled(self, within_s: float | None = None) -> None:
         """Wait for a renewal that is under way; with `within_s`, also while this task is being cancelled."""
-        renewal = self._renewal
-        if renewal is None or renewal.done():
-            return
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None and not renewal.done():
+            try:
+                with anyio.CancelScope(shield=within_s is not None), anyio.move_on_after(within_s):
+                    await asyncio.wait([renewal])
+            finally:
+                renewal.cancel()  # only one that was not waited for to its end is still there
+        if within_s is None and self._trouble is not None:
+            await self._absorbed()
+
+    async def _absorbed(self) -> None:
+        """The action has answered all the same: its cancellation, should it be on its way, must meet nobody else."""
+        assert self._task is not None
+        self._trouble = None
         try:
-            with anyio.CancelScope(shield=within_s is not None), anyio.move_on_after(within_s):
-                await asyncio.wait([renewal])
-        finally:
-            renewal.cancel()  # only one that was not waited for to its end is still there
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if is_being_cancelled() and self._task.cancelling() > 1:
+                raise
+        self._task.uncancel()
 
 
 def is_being_cancelled() -> bool:

@@ -33,6 +33,8 @@ from engine.runner.observer import Observer
 
 logger: Final = logging.getLogger("detent.runner")
 
+_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
+
 BLOB_WRITE_ATTEMPTS: Final = 3
 """Attempts to store what a paid call returned, before it is given up."""
 
@@ -219,11 +221,11 @@ def _is_asynchronous(function: Callable[..., Any]) -> bool:
 
 
 def _holds_blob(value: Any) -> bool:
-    if isinstance(value, Blob):
-        return True
-    if isinstance(value, Mapping):
-        return any(_holds_blob(entry) for entry in value.values())
-    return isinstance(value, (list, tuple)) and any(_holds_blob(entry) for entry in value)
+    if type(value) in _SCALARS:
+        return False
+    if isinstance(value, (list, tuple)):
+        return isinstance(value, Blob) or any(map(_holds_blob, value))
+    return isinstance(value, Mapping) and any(map(_holds_blob, value.values()))
 
 
 def _name(outcome: Outcome) -> str:

@@ -102,11 +102,14 @@ ATTEMPTS_MAX: Final = 64
 """Calls of one decide before `ContentionError`."""
 
 
-def settle(texts: Mapping[Key, str | None], writes: Sequence[Write]) -> dict[Key, str | None]:
+def settle(
+    texts: Mapping[Key, str | None], writes: Sequence[Write], documents: dict[Key, Document] | None = None
+) -> dict[Key, str | None]:
     """What a commit leaves under every key that `writes` name: canonical texts in, canonical texts out.
 
     The specification of `transact`'s second half. Raises `WriteRefusedError`, `InvalidRequestError` as the port
     says, and `ValueError` for a bug: a key that was not asked for, two writes on one key, a value that is not JSON.
+    What each text says is put into `documents`, for a store that keeps more than the text.
     """
     after: dict[Key, str | None] = {}
     for write in writes:
@@ -123,6 +126,8 @@ def settle(texts: Mapping[Key, str | None], writes: Sequence[Write]) -> dict[Key
         present = None if before is None else document_of(before) if isinstance(write, Update) else {}
         document = apply(write, present)
         after[key] = None if document is None else document_text(key, document)
+        if document is not None and documents is not None:
+            documents[key] = document
     return after
 
 

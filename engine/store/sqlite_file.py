@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 import apsw
 
 from engine.core import canonical
+from engine.core.canonical import Json
 from engine.errors import CommitUncertainError, ConfigurationError, StoreError, StoreUnavailableError
 from engine.store.port import Index, document_of
 from engine.store.sqlite_turn import Turn
@@ -149,10 +150,9 @@ def facets_of(connection: apsw.Connection) -> Facets:
     return found
 
 
-def facets_text(fields: Sequence[str], body: str) -> str:
-    """The facets of a document, from its canonical text."""
-    document = document_of(body)
-    return canonical.encode_plain({field: document[field] for field in fields if field in document})
+def facets_text(facets: Mapping[str, Json] | None) -> str | None:
+    """What the column holds."""
+    return None if facets is None else canonical.encode(facets)
 
 
 def field_expression(field: str, *, is_facet: bool = False) -> str:
@@ -233,8 +233,9 @@ def _keep_facets(connection: apsw.Connection, indexes: Sequence[Index]) -> None:
             continue
         rows = connection.execute("SELECT rowid, body FROM document WHERE collection = ?", (collection,)).fetchall()
         for rowid, body in rows:
-            assert isinstance(body, str)
-            connection.execute("UPDATE document SET facets = ? WHERE rowid = ?", (facets_text(fields, body), rowid))
+            document = document_of(str(body))
+            text = facets_text({field: document[field] for field in fields if field in document})
+            connection.execute("UPDATE document SET facets = ? WHERE rowid = ?", (text, rowid))
 
 
 def _index_name(index: Index) -> str:

@@ -56,7 +56,7 @@ class Inline:
 
     def _flush(self, leader: Asked[Transact] | None) -> bool:
         """Commit for all who have gathered; answers whether it was done here, and not given to the lane."""
-        batch, self._gathered = [one for one in self._gathered if not one.future.cancelled()], []
+        batch, self._gathered = [one for one in self._gathered if not one.is_withdrawn], []
         if not self._committed(batch):
             self._lane.put(batch)
             return False

@@ -33,14 +33,26 @@ CLOSE_S_MAX: Final = 10.0
 class Asked(Generic[Question]):
     """A question on its way; whoever works on it fills in `answer` or `error`."""
 
-    __slots__ = ("answer", "error", "future", "loop", "question")
+    __slots__ = ("_future", "answer", "error", "loop", "question")
 
     def __init__(self, question: Question, loop: asyncio.AbstractEventLoop) -> None:
         self.question = question
         self.loop = loop
-        self.future: asyncio.Future[None] = loop.create_future()
         self.answer: Any = None
         self.error: BaseException | None = None
+        self._future: asyncio.Future[None] | None = None
+
+    @property
+    def future(self) -> asyncio.Future[None]:
+        """Tells when the question is answered; made when somebody waits for it."""
+        if self._future is None:
+            self._future = self.loop.create_future()
+        return self._future
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._future is not None and self._future.cancelled()
 
     def answered(self) -> Any:
         """The answer. Raises the error, once: it is forgotten with the question."""
@@ -124,7 +136,7 @@ class Lane(Generic[Question]):
         batch: list[Asked[Question]] = []
         asked = self._queue.get()
         while asked is not None:
-            if not asked.future.cancelled():
+            if not asked.is_withdrawn:
                 batch.append(asked)
             if len(batch) >= BATCH_MAX:
                 return batch, True

@@ -15,12 +15,13 @@ then let go of, and the next batch opens it afresh.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import apsw
 
-from engine.core.write import Key
+from engine.core.canonical import Json
+from engine.core.write import Document, Key
 from engine.errors import StoreError
 from engine.store.port import Decide, document_of, settle
 from engine.store.sqlite_file import OpenFile, commit_failure, facets_of, facets_text, let_go, outage, reconnect
@@ -54,10 +55,13 @@ class Transact(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A document as the file holds it; no body is no document."""
+    """A document as the file holds it; no body is no document, no facets are those of a collection without any."""
 
     body: str | None
-    facets: str | None
+    facets: Mapping[str, Json] | None
+
+
+NO_ROW: Final = Row(None, None)
 
 
 class Writer:
@@ -165,6 +169,7 @@ class Writer:
         for asked in batch:
             keys, decide = asked.question
             seen: dict[Key, str | None] = {}
+            written: dict[Key, Document] = {}
             try:
                 for key in keys:
                     row = picture.get(key)
@@ -173,7 +178,7 @@ class Writer:
                     seen[key] = row.body
                 documents = {key: None if text is None else document_of(text) for key, text in seen.items()}
                 writes, asked.answer = decide(documents, self._now_ms())
-                after = settle(seen, writes)
+                after = settle(seen, writes, written)
             except apsw.Error:
                 raise  # the file, and so the whole batch
             except BaseException as error:  # a decide may raise what it likes, a key may be none; it goes to who asked
@@ -182,13 +187,19 @@ class Writer:
             for key, text in after.items():
                 if text != seen[key]:
                     changed.setdefault(key, picture[key])
-                    fields = self._facets.get(key.collection)
-                    picture[key] = Row(text, None if text is None or not fields else facets_text(fields, text))
+                    picture[key] = Row(text, None if text is None else self._facets_in(key, written[key]))
         return changed
 
     def _row(self, key: Key) -> Row:
         found = self._execute(_READ, key).fetchone()
-        return Row(None, None) if found is None else Row(*found)
+        if found is None:
+            return NO_ROW
+        body, facets = found
+        return Row(body, None if facets is None else document_of(facets))
+
+    def _facets_in(self, key: Key, document: Document) -> Mapping[str, Json] | None:
+        fields = self._facets.get(key.collection)
+        return None if fields is None else {field: document[field] for field in fields if field in document}
 
     def _write(self, changed: dict[Key, Row]) -> None:
         for key, before in changed.items():
@@ -196,8 +207,8 @@ class Writer:
             if row.body is None:
                 self._execute(_DELETE, key)
             elif before.body is None:
-                self._execute(_INSERT, (*key, *row))
+                self._execute(_INSERT, (*key, row.body, facets_text(row.facets)))
             elif row.facets == before.facets:
                 self._execute(_UPDATE_BODY, (row.body, *key))
             else:
-                self._execute(_UPDATE, (*row, *key))
+                self._execute(_UPDATE, (row.body, facets_text(row.facets), *key))
