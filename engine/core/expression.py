@@ -353,11 +353,10 @@ class Template:
         return f"Template({self.value!r})"
 
 
-class _Joined:
+class _Joined(NamedTuple):
     """Literal text and expressions, joined as text."""
 
-    def __init__(self, pieces: list[str | Expression]) -> None:
-        self.pieces = pieces
+    pieces: list[str | Expression]
 
 
 def _rendering(parsed: Any) -> Evaluate:

@@ -34,7 +34,8 @@ class Lease:
     """See the module; one for each drive of a run. `renew` answers the claim, or raises what ends the action."""
 
     __slots__ = (
-        "_clock", "_held", "_is_acting", "_is_late", "_lease_s", "_renew", "_renewal", "_task", "_timer", "_trouble",
+        "_cancels", "_clock", "_held", "_is_acting", "_is_late", "_lease_s", "_renew", "_renewal", "_task", "_timer",
+        "_trouble",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, lease_s: float, renew: Callable[[Claim], Awaitable[Claim]]) -> None:
@@ -48,6 +49,7 @@ class Lease:
         self._timer: Timer | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._trouble: Exception | None = None
+        self._cancels = 0  # how often this lease has cancelled its task
 
     async def hold(self, claim: Claim, perform: Callable[[], Awaitable[Result]]) -> tuple[Claim, Result]:
         """Do `perform` under the lease; answers what came of it, and the claim as renewed last.
@@ -115,17 +117,16 @@ class Lease:
         """Have the action end; a handler that swallows that is told again."""
         assert self._task is not None
         self._task.cancel()
+        self._cancels += 1
         self._timer = self._clock.call_later(INSISTING_S, self._look)
 
     async def _explained(self) -> None:
         """Raise what a cancellation was about, unless it was about the whole task."""
         await self._settled(within_s=SETTLING_S_MAX)
-        assert self._task is not None
-        is_ours = self._trouble is not None and self._task.uncancel() == 0
-        if is_ours and self._trouble is not None and not is_being_cancelled():
-            raise self._trouble
+        trouble, self._trouble = self._trouble, None
+        self._take_back()
         if not is_being_cancelled():
-            raise GivenUpError
+            raise trouble or GivenUpError
 
     async def _settled(self, within_s: float | None = None) -> None:
         """Wait for a renewal that is under way; with `within_s`, also while this task is being cancelled."""
@@ -141,14 +142,21 @@ class Lease:
 
     async def _absorbed(self) -> None:
         """The action has answered all the same: its cancellation, should it be on its way, must meet nobody else."""
-        assert self._task is not None
         self._trouble = None
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            if is_being_cancelled() and self._task.cancelling() > 1:
+            self._take_back()
+            if is_being_cancelled():
                 raise
-        self._task.uncancel()
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Have the task forget what this lease has asked of it."""
+        while self._cancels:
+            assert self._task is not None
+            self._task.uncancel()
+            self._cancels -= 1
 
 
 def is_being_cancelled() -> bool:

@@ -40,6 +40,9 @@ QUICK_S: Final = 0.002
 QUICK_AFTER: Final = 16
 """Commits that are measured before any is called quick."""
 
+MEASURED: Final = 16
+"""Commits of which the moving average is."""
+
 _READ: Final = "SELECT body, facets FROM document WHERE collection = ? AND id = ?"
 _DELETE: Final = "DELETE FROM document WHERE collection = ? AND id = ?"
 _INSERT: Final = "INSERT INTO document (collection, id, body, facets) VALUES (?, ?, ?, ?)"
@@ -114,7 +117,7 @@ class Writer:
 
     def _measure(self, commit_s: float) -> None:
         self._commits += 1
-        self._commit_s += (commit_s - self._commit_s) / min(self._commits, QUICK_AFTER)
+        self._commit_s += (commit_s - self._commit_s) / min(self._commits, MEASURED)
 
     def rest(self) -> None:
         """After the answers are out: keep the log short. In the writers' turn, or others would outrun it."""

@@ -8,6 +8,7 @@ import pytest
 
 from engine.core.write import Key, Set, Update
 from engine.errors import ContentionError
+from engine.store import sqlite_writer
 from engine.store.memory import MemoryStore
 from engine.store.port import ATTEMPTS_MAX, Index, Store
 from engine.store.sqlite import SqliteStore
@@ -27,8 +28,12 @@ INDEXES = [
 """Indexes for the fields of the contract's own queries: answers must be the same with them and without."""
 
 
-@pytest.fixture(params=["memory", "disturbed", "sqlite", "sqlite-indexed"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+@pytest.fixture(params=["memory", "disturbed", "sqlite", "sqlite-indexed", "sqlite-quick"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenStore:
+    if request.param == "sqlite-quick":  # from the first commit on, whatever this disk takes for one
+        monkeypatch.setattr(sqlite_writer, "QUICK_AFTER", 0)
+        monkeypatch.setattr(sqlite_writer, "QUICK_S", 60.0)
+
     async def open_one() -> Store:
         match request.param:
             case "memory":

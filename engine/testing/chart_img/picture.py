@@ -226,6 +226,8 @@ def _main_scale(chart: Chart, box: Box) -> Scale:
         limits = plot_limits(plot)
         if limits is not None and plot.lines:
             low, high = min(low, limits[0]), max(high, limits[1])
+    if logarithmic and low <= 0:  # a band below zero has no place there; prices have one
+        low = min(chart.bars.low)
     if asked is not None:
         margin = (asked["to"] - asked["from"]) * asked.get("margin", 0.0025)
         low, high = asked["from"] - margin, asked["to"] + margin
