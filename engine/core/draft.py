@@ -27,7 +27,10 @@ TIMEOUT: Final = "timeout"
 PAUSES: Final = (DELAY, RETRY)
 
 RUNNING: Final = Status.RUNNING
+WAITING: Final = Status.WAITING
 """At hand: each look into an enumeration costs as much as a call."""
+
+_REST: Final = Rest(None)
 
 NO_TIMERS: Final[Mapping[str, int]] = {}
 """Shared by every snapshot without timers: no value is ever changed in place."""
@@ -255,13 +258,16 @@ def _begin_choice(draft: Draft, state: State) -> None:
 
 
 def _begin_wait(draft: Draft, state: State) -> None:
+    draft.status = WAITING
+    if not state.after and state.timeout_s is None:
+        draft.effects = (*draft.effects, _REST)
+        return
     scope = MomentScope(draft, draft.context)
     timers = {after.event: draft.at_ms + round(_seconds(after.delay, scope) * 1000) for after in state.after}
     if state.timeout_s is not None:
         timers[TIMEOUT] = draft.at_ms + round(state.timeout_s * 1000)
     draft.timers = timers
-    draft.status = Status.WAITING
-    draft.effects += (Rest(min(timers.values(), default=None)),)
+    draft.effects = (*draft.effects, Rest(min(timers.values())))
 
 
 def _begin_final(draft: Draft, state: State) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from engine.core.action import INTERRUPTED, EngineCode, Failure
-from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, Draft, Step, assigned, map_done
+from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, WAITING, Draft, Step, assigned, map_done
 from engine.core.effect import Effect, Finish, Rest
 from engine.core.event import (
     ActionFailed,
@@ -33,6 +33,8 @@ from engine.core.snapshot import Snapshot, Status
 from engine.errors import ExpressionError
 
 __all__ = ["Step", "pending", "step"]
+
+_WAIT: Final = StateKind.WAIT
 
 
 def step(machine: Machine, snapshot: Snapshot, event: Event) -> Step:
@@ -137,10 +139,11 @@ def _map_finished(draft: Draft, event: MapFinished) -> None:
 
 
 def _signalled(draft: Draft, event: SignalReceived) -> None:
-    branches = draft.here().branches.get(f"on:{event.name}") if draft.state else None
-    if branches is None or draft.status is not Status.WAITING or draft.here().kind is not StateKind.WAIT:
+    state = draft.program.states[draft.state] if draft.state else None
+    branches = None if state is None else state.branches.get("on:" + event.name)
+    if state is None or branches is None or draft.status is not WAITING or state.kind is not _WAIT:
         raise draft.illegal(f"it does not wait for the signal {event.name!r}")
-    if any(pause in draft.timers for pause in PAUSES):
+    if draft.timers and any(pause in draft.timers for pause in PAUSES):
         raise draft.illegal(f"it has not begun to wait for the signal {event.name!r}")
     try:
         draft.follow(branches, MomentScope(draft, draft.context, result=event.value))
