@@ -211,6 +211,8 @@ class Writer:
                 self._execute(_DELETE, key)
             elif before.body is None:
                 self._execute(_INSERT, (*key, row.body, facets_text(row.facets)))
+                if row.facets is None:  # such as a journal entry: nobody asks for it soon
+                    del self._picture[key]
             elif row.facets == before.facets:
                 self._execute(_UPDATE_BODY, (row.body, *key))
             else:
