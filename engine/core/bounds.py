@@ -41,6 +41,21 @@ MAP_CONCURRENCY_MAX: Final = 1_000
 KEY_CHARS_MAX: Final = 1024
 """Characters of a run's or an item's key: it stands in the head beside the snapshot."""
 
+INBOX_MAX: Final = 100
+"""Signals that wait in one run's inbox: each stands in the head. A cancel always finds room."""
+
+SIGNAL_BYTES_MAX: Final = 256 * 1024
+"""Canonical value of one signal in bytes: it becomes a document and a journal entry, and mostly part of a context."""
+
+REASON_CHARS_MAX: Final = 1000
+"""Characters of the reason of a cancel: it stands in the head until it is taken."""
+
+CONCURRENCY_MAX: Final = 1000
+"""Runs that one worker drives at once."""
+
+GRACE_S_MAX: Final = 3600
+"""Seconds that a worker which was told to stop may take to finish: as long as the longest lease."""
+
 JSON_DEPTH_MAX: Final = 100
 """Levels of lists and maps in one value; encoders and CEL recurse, and deep enough data would end the process."""
 

@@ -49,7 +49,7 @@ class Draft:
 
     __slots__ = (
         "at_ms", "attempt", "before", "context", "effects", "error", "event", "input", "microsteps", "output",
-        "program", "started_at_ms", "state", "status", "taken", "timers", "visits",
+        "program", "started_at_ms", "state", "status", "taken", "timers", "visits", "visits_before",
     )  # fmt: skip
 
     def __init__(self, machine: Machine, snapshot: Snapshot, event: Event) -> None:
@@ -59,7 +59,7 @@ class Draft:
         self.at_ms: int = event.at_ms
         (
             _, _, _, _, _, _, self.state, self.status, self.input, self.context, self.visits, self.attempt,
-            self.timers, self.started_at_ms, self.output, self.error,
+            self.timers, self.started_at_ms, self.output, self.error, self.visits_before,
         ) = snapshot  # fmt: skip
         self.effects: tuple[Effect, ...] = ()
         self.taken: tuple[Branch, ...] = ()
@@ -102,7 +102,7 @@ class Draft:
         run_id, machine, version, digest, key, seq, *_ = self.before
         snapshot = Snapshot(
             run_id, machine, version, digest, key, seq + 1, self.state, self.status, self.input, self.context,
-            self.visits, self.attempt, self.timers, self.started_at_ms, self.output, self.error,
+            self.visits, self.attempt, self.timers, self.started_at_ms, self.output, self.error, self.visits_before,
         )  # fmt: skip
         return Step(snapshot, self.effects, self.taken)
 
@@ -135,8 +135,9 @@ class Draft:
         self.state = name
         self.attempt = 1
         self.timers = NO_TIMERS
-        visits = self.visits.get(name, 0) + 1
-        self.visits = {**self.visits, name: visits}
+        entered = self.visits.get(name, 0) + 1
+        self.visits = {**self.visits, name: entered}
+        visits = entered - self.visits_before.get(name, 0) if self.visits_before else entered
         self.microsteps += 1
         state = self.program.states[name]
         visits_max = state.max_visits or VISITS_MAX
@@ -299,6 +300,11 @@ _BEGIN: Final[dict[StateKind, Callable[[Draft, State], None]]] = {
     StateKind.WAIT: _begin_wait,
     StateKind.FINAL: _begin_final,
 }
+
+
+def chosen(branches: tuple[Branch, ...], scope: MomentScope) -> Branch | None:
+    """The first branch whose guard holds. Raises `ExpressionError`."""
+    return next((branch for branch in branches if branch.guard is None or branch.guard.holds(scope)), None)
 
 
 def assigned(

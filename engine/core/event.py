@@ -64,6 +64,18 @@ class CancelRequested(NamedTuple):
     reason: str
 
 
+class RunRedriven(NamedTuple):
+    """A run that FAILED or was CANCELLED starts again from `state`.
+
+    `claim` is what the first action answered when it was performed again (`{name, value}`): a keyed run must have
+    its work given to it anew. `None` where there was nothing to claim.
+    """
+
+    at_ms: int
+    state: str
+    claim: Json
+
+
 class StepRefused(NamedTuple):
     """The engine did not take what an event would have led to: a bound, a secret, an input against its schema.
 
@@ -83,6 +95,7 @@ Event: TypeAlias = (
     | MapFinished
     | SignalReceived
     | CancelRequested
+    | RunRedriven
     | StepRefused
 )
 
@@ -94,6 +107,7 @@ _TAGS: Final[dict[str, type[Any]]] = {
     "map_finished": MapFinished,
     "signal_received": SignalReceived,
     "cancel_requested": CancelRequested,
+    "run_redriven": RunRedriven,
     "step_refused": StepRefused,
 }
 _NAMES: Final = {cls: tag for tag, cls in _TAGS.items()}

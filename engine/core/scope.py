@@ -47,7 +47,7 @@ class MomentScope:
         if name == "input":
             return self._draft.input
         if name == "visits":
-            return _visits(self._draft.machine_of(), self._draft.visits)
+            return _visits(self._draft.machine_of(), self._draft.visits, self._draft.visits_before)
         if name == "run":
             return _run(self._draft)
         value = {"result": self._result, "error": self._error, "item": self._item}[name]
@@ -56,15 +56,15 @@ class MomentScope:
         return value
 
 
-def _visits(machine: Machine, visits: Mapping[str, int]) -> dict[str, Any]:
-    """Visits of every state, nested as the states are: `visits.RUNNING.CAPTURING`."""
+def _visits(machine: Machine, visits: Mapping[str, int], before: Mapping[str, int]) -> dict[str, Any]:
+    """Visits of every state since the start or the last redrive, nested: `visits.RUNNING.CAPTURING`."""
     nested: dict[str, Any] = {}
     for name in machine.states:
         *parents, leaf = name.split(".")
         place = nested
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[leaf] = visits.get(name, 0)
+        place[leaf] = visits.get(name, 0) - before.get(name, 0)
     return nested
 
 

@@ -36,7 +36,8 @@ _FINAL = frozenset((Status.SUCCEEDED, Status.FAILED, Status.CANCELLED))
 class Snapshot(NamedTuple):
     """State + context + status + seq of one run.
 
-    `visits` counts entries by state; `attempt` is the attempt of the present action, from 1; `timers`
+    `visits` counts entries by state, `visits_before` those before the last redrive: a definition counts the
+    difference, ids are made from the whole. `attempt` is the attempt of the present action, from 1; `timers`
     maps a timer's name to its due instant in ms; `error` is the failure that ended the run, if one did.
     """
 
@@ -56,6 +57,7 @@ class Snapshot(NamedTuple):
     started_at_ms: int
     output: Any
     error: Mapping[str, Json] | None
+    visits_before: Mapping[str, int] = {}
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from engine.core.action import INTERRUPTED, EngineCode, Failure
-from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, WAITING, Draft, Step, assigned, map_done
+from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, WAITING, Draft, Step, assigned, chosen, map_done
 from engine.core.effect import Effect, Finish, Rest
 from engine.core.event import (
     ActionFailed,
@@ -22,6 +22,7 @@ from engine.core.event import (
     CancelRequested,
     Event,
     MapFinished,
+    RunRedriven,
     RunStarted,
     SignalReceived,
     StepRefused,
@@ -145,8 +146,12 @@ def _signalled(draft: Draft, event: SignalReceived) -> None:
         raise draft.illegal(f"it does not wait for the signal {event.name!r}")
     if draft.timers and any(pause in draft.timers for pause in PAUSES):
         raise draft.illegal(f"it has not begun to wait for the signal {event.name!r}")
+    scope = MomentScope(draft, draft.context, result=event.value)
     try:
-        draft.follow(branches, MomentScope(draft, draft.context, result=event.value))
+        branch = chosen(branches, scope)
+        if branch is None:  # whoever sends signals must not be able to end a run with one that does not fit
+            raise draft.illegal(f"no transition for the signal {event.name!r} has a guard that holds")
+        draft.take(branch, scope)
     except ExpressionError as error:
         draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
 
@@ -168,6 +173,25 @@ def _cancelled(draft: Draft, event: CancelRequested) -> None:
         raise draft.illegal("it is on the way that its definition gives to a cancelled run")
 
 
+def _redriven(draft: Draft, event: RunRedriven) -> None:
+    if draft.status not in (Status.FAILED, Status.CANCELLED):
+        raise draft.illegal("only a run that failed or was cancelled is redriven")
+    state = draft.program.states.get(event.state)
+    if state is None or state.kind in (StateKind.FINAL, StateKind.CHOICE):
+        raise draft.illegal(f"{event.state!r} is no state of {draft.machine} in which a run can stand")
+    draft.output = draft.error = None
+    draft.visits_before = draft.visits
+    first = draft.program.states[draft.program.initial].invoke
+    if isinstance(event.claim, dict) and first is not None:
+        scope = MomentScope(draft, draft.context, result=event.claim["value"])
+        try:
+            draft.context = assigned(first.assign, draft.context, scope)
+        except ExpressionError as error:
+            draft.end(Failure(EngineCode.EXPRESSION_FAILED, error.message))
+            return
+    draft.enter(event.state)
+
+
 def _refused(draft: Draft, event: StepRefused) -> None:
     if draft.status.is_final:
         raise draft.illegal("it has ended")
@@ -185,5 +209,6 @@ _TAKE: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     MapFinished: _map_finished,
     SignalReceived: _signalled,
     CancelRequested: _cancelled,
+    RunRedriven: _redriven,
     StepRefused: _refused,
 }

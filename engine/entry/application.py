@@ -194,7 +194,7 @@ class Engine:
 
     async def _finish(self, started: Started, began_ms: int, patience_s: float) -> RunResult:
         committed, existing = started.committed, started.existing
-        if existing is not None and existing.is_final:
+        if existing is not None and existing.has_ended:
             return self._result(existing.snapshot, began_ms, is_unchanged=True)
         if committed is not None:
             await self._driver.begun(committed)

@@ -134,6 +134,30 @@ def exhaust(request: ActionRequest, documents: Documents, now: datetime) -> Deci
     return Decision(done, (_used(pool.name, usage._replace(day=refused_on), usage.limit, documents),))
 
 
+@action(
+    "ledger.release",
+    kind="transactional",
+    parameters=("pool", "account", "window_start"),
+    documents=_keys,
+)
+def release(request: ActionRequest, documents: Documents, now: datetime) -> Decision:
+    """Give one unit back whose call never began, in the UTC day it was reserved in; a later day owes nothing.
+
+    `window_start` is what `ledger.reserve` answered. The account's place in its rate is not given back.
+    """
+    account = next((one for one in _accounts(request) if one.id == request.params["account"]), None)
+    if account is None:
+        return Decision(Outcome("done", {}))
+    done = Outcome("done", {"account_id": account.id})
+    key = usage_key(request.params["pool"], account.id)
+    document = documents[key] or {}
+    reserved_on = _day(request.params["window_start"])
+    used = _integer(document.get("usageToday")) or 0
+    if reserved_on is None or _day(document.get("windowStart")) != reserved_on or used <= 0:
+        return Decision(done)
+    return Decision(done, (Update(key, {("usageToday",): used - 1}),))
+
+
 def usage_of(pool: Pool, account: Account, documents: Mapping[Key, Document | None], now: datetime) -> Usage:
     """An account's usage as a call that is reserved now would find it."""
     document = documents.get(usage_key(pool.name, account.id)) or {}

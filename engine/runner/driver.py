@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import anyio
 
 from engine.core.action import ActionKind, Decision, EngineCode, Failure
-from engine.core.effect import Finish, Perform, Rest, StartMap
+from engine.core.effect import Finish, Perform, Rest, StartMap, StopMap
 from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
 from engine.core.machine import Machine
 from engine.core.write import Document, Key
@@ -30,7 +30,7 @@ from engine.runner.clock import Clock
 from engine.runner.lease import GivenUpError, Lease
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
-from engine.runs import Claim, Committed, Head, Held, Runs, collect
+from engine.runs import Claim, Committed, Head, Held, Runs, collect, leave_map
 
 Result = TypeVar("Result")
 
@@ -158,6 +158,8 @@ class Driver:
                     name = min(timers, key=lambda timer: (timers[timer], timer))
                     return await self._persist(claim, lambda: self._runs.commit(claim, TimerFired(now_ms, name)))
                 return await self._persist(claim, lambda: self._runs.rest(claim))
+            case StopMap() as left:
+                return await self._persist(claim, lambda: leave_map(self._runs, claim, left))
             case Finish():
                 return Committed(claim.head, None)
             case _:

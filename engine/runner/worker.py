@@ -94,7 +94,7 @@ class Worker:
             self._driving.add(root)
             circle.active += 1
             driven = await self._in_turn(root, circle, first)
-            if driven is not None and driven.last is not None and driven.last.is_final:
+            if driven is not None and driven.last is not None and driven.last.has_ended:
                 return Waited(driven.last, is_final=True)
         async with anyio.create_task_group() as circle.tasks:
             found = await _caught(lambda: self._until_final(root, circle))
@@ -109,7 +109,7 @@ class Worker:
                     raise error
                 head = await self._patiently(circle, lambda: self._runs.get(root))
                 assert head is not None, "a run that was started is never removed"
-                if head.is_final or (head.worker is not None and not circle.has_driven):
+                if head.has_ended or (head.worker is not None and not circle.has_driven):
                     return head  # ended, or another worker holds it and nothing of it was ever ours
                 await self._look_at_family(head, circle)
                 next_ms = circle.schedule.next_at_ms()

@@ -7,11 +7,13 @@ What is committed together is decided here, by pure functions over documents; wh
 from engine.runs.collect import collect
 from engine.runs.commit import Tenure
 from engine.runs.definitions import Definitions
+from engine.runs.deliver import Delivered, cancel, signal
+from engine.runs.leaving import leave_map
 from engine.runs.records import INDEXES, Entry, Head, Place
 from engine.runs.runs import Claim, Committed, Held, Runs
 from engine.runs.start import FirstAction, Started, start
 
 __all__ = [
-    "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs",
-    "Started", "Tenure", "collect", "start",
+    "INDEXES", "Claim", "Committed", "Definitions", "Delivered", "Entry", "FirstAction", "Head", "Held", "Place",
+    "Runs", "Started", "Tenure", "cancel", "collect", "leave_map", "signal", "start",
 ]  # fmt: skip

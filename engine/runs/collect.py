@@ -10,7 +10,6 @@ from engine.core.action import EngineCode, Failure
 from engine.core.canonical import Json
 from engine.core.event import ActionFailed, MapFinished
 from engine.core.write import Check, Document, Key, Set, Write
-from engine.runs.commit import resting_until
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -57,7 +56,7 @@ async def collect(runs: Runs, claim: Claim, now_ms: int) -> Committed:
         found = documents[of]
         if found is None or read_tally(found).lanes_open == 0:
             return [Check(key)], None
-        until = resting_until(claim.effect, snapshot, now_ms)
+        until = runs.rests_until(claim.machine, head, now_ms)
         rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
         woken = () if until is None else ((head.run_id, until),)
         # Checking the tally is what keeps the wake of the last child from falling between.

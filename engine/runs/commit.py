@@ -101,11 +101,27 @@ class Commit:
         self._record(head, taken, Create)
         return head
 
-    def advance(self, head: Head, taken: Sequence[Advanced], *, fence: int | None = None, own: bool = True) -> Head:
-        """Record steps of a run that this worker holds, or (with a new `fence`) claims by this very commit."""
+    def advance(
+        self,
+        head: Head,
+        taken: Sequence[Advanced],
+        *,
+        fence: int | None = None,
+        own: bool = True,
+        is_urgent: bool = False,
+    ) -> Head:
+        """Record steps of a run that this worker holds, or (with a new `fence`) claims by this very commit.
+
+        `is_urgent`: the run has something to see to before it goes on, so it is left at rest, claimable now.
+        """
         number = head.fence if fence is None else fence
         held_until_ms = head.claimable_at_ms if fence is None else None
-        after = self._head(taken[-1], number, head.place, head.root, head.created_at_ms, held_until_ms, own=own)
+        after = self._head(
+            taken[-1], number, head.place, head.root, head.created_at_ms, held_until_ms, own=own, is_urgent=is_urgent
+        )
+        if head.inbox or head.leaving:
+            # What no state has taken when the run ends is of no use to anybody any more.
+            after = after._replace(inbox=() if after.is_final else head.inbox, leaving=head.leaving)
         self.writes.extend(Delete(key) for key in head.rest)
         self._record(after, taken, Set)
         return after
@@ -132,13 +148,14 @@ class Commit:
         held_until_ms: int | None,
         *,
         own: bool,
+        is_urgent: bool = False,
     ) -> Head:
         snapshot, effect = advanced.step.snapshot, advanced.effect
-        begins = own and self.tenure.begins(effect, self.now_ms)
+        begins = own and not is_urgent and self.tenure.begins(effect, self.now_ms)
         if begins:
             claimable_at_ms: int | None = self.tenure.lease_end_ms(self.now_ms, held_until_ms)
         else:
-            claimable_at_ms = resting_until(effect, snapshot, self.now_ms)
+            claimable_at_ms = self.now_ms if is_urgent else resting_until(effect, snapshot, self.now_ms)
             if claimable_at_ms is not None:
                 self.woken.append((snapshot.run_id, claimable_at_ms))
         worker = self.tenure.worker if begins else None

@@ -59,6 +59,19 @@ def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> N
     commit.writes.append(Create(of, tally_document(tally)))
 
 
+def still_open(run_id: str, taken: Advanced, documents: Documents) -> tuple[StopMap, ...]:
+    """The maps that a step leaves while children of theirs are under way."""
+    left = [effect for effect in taken.step.effects if isinstance(effect, StopMap)]
+    if not left:
+        return ()
+    keys = {effect: map_key(run_id, effect.state, effect.visit) for effect in left}
+    missing = [key for key in keys.values() if key not in documents]
+    if missing:
+        raise MoreKeys(missing)
+    found = {effect: documents[key] for effect, key in keys.items()}
+    return tuple(effect for effect, document in found.items() if document and read_tally(document).lanes_open)
+
+
 def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) -> None:
     """The parent has left its map: no further item begins."""
     of = map_key(run_id, effect.state, effect.visit)

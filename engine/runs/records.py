@@ -9,6 +9,7 @@
 | `run_keys` | machine `~` key | the newest run of a key |
 | `maps` | run id `~` state `~` visit | how far a map has come |
 | `map_items` | the map's id `~` chunk | its items, a hundred to a document; create-only |
+| `signals` | run id `~` the signal's id | a signal's name and value; create-only: it is delivered once, for ever |
 | `definitions` | digest | a definition as its runs began with it; create-only |
 
 Snapshots, entries and items are canonical JSON in one text field, since a document store keeps neither the
@@ -17,14 +18,14 @@ order of a map nor a list in a list; what is queried stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from engine.core import canonical, event
 from engine.core.bounds import DOCUMENT_BYTES_MAX
-from engine.core.effect import StartMap
+from engine.core.effect import StartMap, StopMap
 from engine.core.event import Event
 from engine.core.snapshot import Snapshot
 from engine.core.write import Create, Document, Key
@@ -37,6 +38,7 @@ SNAPSHOT_PARTS: Final = "snapshot_parts"
 RUN_KEYS: Final = "run_keys"
 MAPS: Final = "maps"
 MAP_ITEMS: Final = "map_items"
+SIGNALS: Final = "signals"
 DEFINITIONS: Final = "definitions"
 
 INDEXES: Final = (
@@ -66,8 +68,26 @@ class Place(NamedTuple):
         return map_key(self.parent, self.state, self.visit)
 
 
+class Cancel(NamedTuple):
+    """Waits in an inbox: somebody asked that the run end."""
+
+    at_ms: int
+    reason: str
+
+
+class Signal(NamedTuple):
+    """Waits in an inbox: a signal, whose value lies in the document of its `id`."""
+
+    at_ms: int
+    id: str
+    name: str
+
+
+Message: TypeAlias = Cancel | Signal
+
+
 class Head(NamedTuple):
-    """A run's head document; see LEASES.md for `fence`, `worker`, `claimable_at_ms` and `begun`."""
+    """A run's head document; see LEASES.md for `fence`, `worker`, `claimable_at_ms`, `begun`, `inbox` and `leaving`."""
 
     snapshot: Snapshot
     fence: int
@@ -79,6 +99,8 @@ class Head(NamedTuple):
     root: str
     place: Place | None = None
     parts: int = 1
+    inbox: tuple[Message, ...] = ()
+    leaving: tuple[StopMap, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -95,12 +117,17 @@ class Head(NamedTuple):
     def is_final(self) -> bool:
         return self.snapshot.status.is_final
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is final, and the items of the map that its end left have been told."""
+        return self.is_final and not self.leaving
+
     def to_document(self, snapshot_text: str | None = None) -> dict[str, Any]:
         """The document; `snapshot` is canonical JSON text, and may be given by who has encoded it already."""
         snapshot = self.snapshot
         text = snapshot.encode() if snapshot_text is None else snapshot_text
         more = {} if self.parts == 1 else {"parts": self.parts}
-        return {
+        document: dict[str, Any] = {
             "run_id": snapshot.run_id,
             "machine": snapshot.machine,
             "version": snapshot.version,
@@ -121,6 +148,11 @@ class Head(NamedTuple):
             "snapshot": text[:PART_CHARACTERS],
             **more,
         }
+        if self.inbox:
+            document["inbox"] = inbox_document(self.inbox)
+        if self.leaving:
+            document["leaving"] = [left._asdict() for left in self.leaving]
+        return document
 
     @classmethod
     def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> Head:
@@ -139,6 +171,8 @@ class Head(NamedTuple):
             fields["root"],
             None if place is None else Place(**place),
             fields.get("parts", 1),
+            read_inbox(document),
+            tuple(StopMap(**left) for left in fields.get("leaving", ())),
         )
 
 
@@ -233,6 +267,28 @@ def _texts(rest: Sequence[Document | None]) -> Iterator[str]:
     for document in rest:
         assert document is not None, "parts are written with what they are parts of"
         yield str(document["text"])
+
+
+def signal_key(run_id: str, signal_id: str) -> Key:
+    return Key.of(SIGNALS, _bounded(f"{run_id}~{_escaped(signal_id)}"))
+
+
+def inbox_document(inbox: Iterable[Message]) -> list[dict[str, Any]]:
+    """The field `inbox` of a head."""
+    return [{"kind": _KINDS[type(message)], **message._asdict()} for message in inbox]
+
+
+def read_inbox(document: Document) -> tuple[Message, ...]:
+    """What waits in a head; most hold no such field."""
+    waiting: Any = document.get("inbox") or ()
+    return tuple(
+        _MESSAGES[message["kind"]](**{name: value for name, value in message.items() if name != "kind"})
+        for message in waiting
+    )
+
+
+_MESSAGES: Final[dict[str, type[Cancel | Signal]]] = {"cancel": Cancel, "signal": Signal}
+_KINDS: Final = {cls: kind for kind, cls in _MESSAGES.items()}
 
 
 def run_key_key(machine: str, key: str) -> Key:

@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from engine.core.action import INTERRUPTED, ActionKind, Decision, EngineCode, Failure, Outcome, Remark
+from engine.core.action import ActionKind, Decision, EngineCode, Failure, Outcome, Remark
 from engine.core.effect import Effect, Perform
-from engine.core.event import ActionFailed, ActionReturned, Event, TimerFired
+from engine.core.event import ActionFailed, ActionReturned, Event
 from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
 from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, LeaseLostError, WriteRefusedError
-from engine.runs import maps
+from engine.runs import inbox, maps
 from engine.runs.commit import Advanced, Commit, Tenure, advance, holds_secret, resting_until
 from engine.runs.definitions import Definitions
 from engine.runs.known_maps import KnownMaps
-from engine.runs.records import RUNS, Entry, Head, entry_key, head_key, rest_of
+from engine.runs.records import RUNS, Entry, Head, entry_key, head_key, read_inbox, rest_of
 from engine.runs.transaction import Documents, MoreKeys, Transactions, head_in, read_heads
 from engine.store.port import Order, Store, Where
 
@@ -160,7 +160,7 @@ class Runs:
         head = await self.get(run_id)
         if head is None:
             raise InvalidRequestError(f"there is no run {run_id!r}.", remedy="See `detent runs list`.")
-        if head.is_final:
+        if head.has_ended:
             return Held(head)
         machine = await self.definitions.machine(head.snapshot.digest)
         keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
@@ -179,35 +179,40 @@ class Runs:
                 return [Check(key)], Held(head)
             tenure = self.tenure()
             commit = Commit(now_ms, token, tenure, self.secrets)
-            effect = pending(machine, head.snapshot)
-            event = self._event_at_claim(head, effect, now_ms)
-            if event is not None:
-                advanced = advance(machine, head.snapshot, event, self.secrets)
-                return self._written(commit, head, machine, Answer(event), advanced, documents, head.fence + 1)
-            if isinstance(effect, Perform) and not self._takes(effect, tenure, now_ms):
+            remarks: tuple[Remark, ...] = ()
+            effect: Effect = head.leaving[0] if head.leaving else pending(machine, head.snapshot)
+            if not head.leaving:
+                event, head, remarks = inbox.found_at_claim(machine, head, self._begun(head, effect), documents, now_ms)
+                if event is not None:
+                    advanced = advance(machine, head.snapshot, event, self.secrets)
+                    answer = Answer(event, (), remarks)
+                    return self._written(commit, head, machine, answer, advanced, documents, head.fence + 1)
+            if not self._takes(effect, tenure, now_ms):
                 return [Check(key)], Held(head, declined=True)
             claimed = head._replace(
-                fence=head.fence + 1, worker=tenure.worker, claimable_at_ms=now_ms + tenure.lease_ms, begun=True,
-                updated_at_ms=now_ms,
+                fence=head.fence + 1, worker=tenure.worker, claimable_at_ms=now_ms + tenure.lease_ms,
+                begun=not head.leaving, updated_at_ms=now_ms,
             )  # fmt: skip
             writes: list[Write] = [Set(key, {**claimed.to_document(), "token": token})]
-            return writes, Committed(claimed, Claim(claimed, machine, effect))
+            return writes, Committed(claimed, Claim(claimed, machine, effect), remarks=remarks)
 
         return decide
 
-    def _takes(self, effect: Perform, tenure: Tenure, now_ms: int) -> bool:
+    def _takes(self, effect: Effect, tenure: Tenure, now_ms: int) -> bool:
         """Whether this worker would begin an action; one that does not know it must leave the run to those that do."""
+        if not isinstance(effect, Perform):
+            return tenure.goes_on
         return self.kind_of(effect.action) is not None and tenure.begins(effect, now_ms)
 
-    def _event_at_claim(self, head: Head, effect: Effect, now_ms: int) -> Event | None:
-        """What has happened to a run that this worker picks up: a timer is due, or a call's outcome was lost."""
-        snapshot = head.snapshot
-        due = sorted((at_ms, name) for name, at_ms in snapshot.timers.items() if at_ms <= now_ms)
-        if due:
-            return TimerFired(now_ms, due[0][1])
-        if head.begun and isinstance(effect, Perform) and self.kind_of(effect.action) is ActionKind.UNREPEATABLE:
-            return ActionReturned(now_ms, INTERRUPTED, None)
-        return None
+    def _begun(self, head: Head, effect: Effect) -> ActionKind | None:
+        """The kind of the action that an earlier owner has begun and not answered."""
+        return self.kind_of(effect.action) if head.begun and isinstance(effect, Perform) else None
+
+    def rests_until(self, machine: Machine, head: Head, now_ms: int) -> int | None:
+        """When a run at rest may be claimed; `None` when only an event from outside moves it."""
+        if inbox.is_urgent(machine, head):
+            return now_ms
+        return resting_until(pending(machine, head.snapshot), head.snapshot, now_ms)
 
     async def renew(self, claim: Claim) -> Claim:
         """Move the lease's end. Raises `LeaseLostError`."""
@@ -231,7 +236,7 @@ class Runs:
 
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
             head = self.own(claim, documents)
-            until = resting_until(claim.effect, head.snapshot, now_ms)
+            until = self.rests_until(claim.machine, head, now_ms)
             rested = head._replace(worker=None, begun=begun, claimable_at_ms=until, updated_at_ms=now_ms)
             woken = () if until is None else ((head.run_id, until),)
             return [Set(key, rested.to_document())], Committed(rested, None, woken)
@@ -313,7 +318,12 @@ class Runs:
         fence: int | None = None,
     ) -> tuple[list[Write], Committed]:
         """The writes of one step of a run that this worker holds, and of what follows from it."""
-        after = commit.advance(head, [advanced], fence=fence)
+        left = maps.still_open(head.run_id, advanced, documents)
+        if left:
+            head = head._replace(leaving=head.leaving + left)
+        has_more = bool(head.inbox or head.leaving)
+        is_urgent = has_more and inbox.is_urgent(machine, head._replace(snapshot=advanced.step.snapshot))
+        after = commit.advance(head, [advanced], fence=fence, is_urgent=is_urgent)
         maps.record_effects(commit, after, machine, [advanced], documents)
         next_claim = Claim(after, machine, advanced.effect) if after.begun else None
         if after.is_final and after.place is not None:
@@ -347,7 +357,9 @@ class Runs:
                 f"run {claim.head.run_id} is no longer held under fence {claim.head.fence} (now held by {holder}).",
                 remedy="Another worker goes on with it; nothing was written.",
             )
-        return claim.head
+        # Senders write to the inbox beside the owner: what the transaction read is what there is.
+        waiting = read_inbox(document)
+        return claim.head._replace(inbox=waiting) if waiting or claim.head.inbox else claim.head
 
 
 def _instant(document: Document) -> int:

@@ -187,7 +187,7 @@ class Oracle:
                 self._follow("on:done")
             case SignalReceived() if not self.pause and ("on" in here and not acting) and event.name in here["on"]:
                 self.result = event.value
-                self._follow(f"on:{event.name}")
+                return self._signalled(f"on:{event.name}")
             case _ if type(event).__name__ == "ActionReturned" and acting and "invoke" in here:
                 self._returned(event, here)
             case _:
@@ -197,6 +197,16 @@ class Oracle:
     def _failure(self, event: Any) -> None:
         failure = event.failure
         self._fail(failure.code, retriable=failure.retriable, details=failure.details)
+
+    def _signalled(self, event: str) -> bool:
+        try:
+            if not self._fire(event):
+                return False  # a signal that no guard lets through changes nothing
+        except Unanswerable:
+            self._fail("EXPRESSION_FAILED")
+        else:
+            self._entered()
+        return True
 
     def _failed(self, event: Any, here: dict[str, Any]) -> None:
         retry = here.get("invoke", {}).get("retry")

@@ -178,10 +178,11 @@ class World:
 
 
 class Stalling:
-    """An action that stands still, to have its worker die there: `begun` is set when it is reached."""
+    """An action that stands still, to have its worker die there: `begun` is set when it is reached; `go_on` lets it go."""
 
     def __init__(self) -> None:
         self.begun = anyio.Event()
+        self.go_on = anyio.Event()
         self.keys: list[str] = []
         self.is_stalling = True
 
@@ -189,7 +190,7 @@ class Stalling:
         self.keys.append(request.idempotency_key)
         if self.is_stalling:
             self.begun.set()
-            await anyio.Event().wait()
+            await self.go_on.wait()
 
 
 async def dies_in(world: World, stalling: Stalling, work: Callable[[], Awaitable[Any]]) -> None:
