@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 import secrets as randomness
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+import anyio
+
 from engine.artifacts import open_artifacts
 from engine.artifacts.port import Artifacts
 from engine.core.action import Decision
+from engine.core.bounds import CONCURRENCY_MAX, GRACE_S_MAX
 from engine.core.effect import Perform
 from engine.core.handler import Handler
 from engine.core.machine import Machine
@@ -31,8 +34,22 @@ from engine.runner.clock import Clock, SystemClock
 from engine.runner.driver import Driver
 from engine.runner.observer import Observer, Shielded, Silent
 from engine.runner.perform import Performer
+from engine.runner.serving import serve
 from engine.runner.worker import Worker
-from engine.runs import INDEXES, Definitions, FirstAction, Head, Runs, Started, Tenure, start
+from engine.runs import (
+    INDEXES,
+    Definitions,
+    Delivered,
+    FirstAction,
+    Head,
+    Runs,
+    Started,
+    Tenure,
+    cancel,
+    redrive,
+    signal,
+    start,
+)
 from engine.store import open_store
 from engine.store.port import Store
 
@@ -41,6 +58,7 @@ DEFAULT_ARTIFACTS: Final = "folder:.detent/artifacts"
 DEFAULT_BUCKET: Final = "local"
 DEFAULT_LEASE_S: Final = 60.0
 DEFAULT_CONCURRENCY: Final = 20
+DEFAULT_GRACE_S: Final = 10.0
 LEASE_S_MAX: Final = 3600.0
 PATIENCE_S: Final = 60.0
 """How long a run is waited for when it waits for a timer."""
@@ -104,8 +122,11 @@ class Engine:
     ) -> None:
         if isinstance(lease_s, bool) or not isinstance(lease_s, (int, float)) or not 0 < lease_s <= LEASE_S_MAX:
             raise InvalidRequestError(f"lease_s must be a number of seconds up to {LEASE_S_MAX:g}, not {lease_s!r}.")
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise InvalidRequestError(f"concurrency must be an integer from 1, not {concurrency!r}.")
+        is_integer = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+        if not is_integer or not 1 <= concurrency <= CONCURRENCY_MAX:
+            raise InvalidRequestError(
+                f"concurrency must be an integer from 1 to {CONCURRENCY_MAX}, not {concurrency!r}."
+            )
         self.secrets = secrets if secrets is not None else Secrets()
         self.clock: Clock = clock or SystemClock()
         self.worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{randomness.token_hex(3)}"
@@ -173,16 +194,28 @@ class Engine:
         Raises `InvalidRequestError` for an input that the machine does not take.
         """
         began_ms = self.clock.now_ms()
+        started = await self._started(machine, input, run_id, began_ms, goes_on=True)
+        if started.committed is None and started.existing is None:
+            return self._declined(machine, started, began_ms)
+        return await self._finish(started, began_ms, patience_s)
+
+    async def _started(
+        self, machine: Machine, input: Any, run_id: str | None, began_ms: int, *, goes_on: bool
+    ) -> Started:
         self.catalogue.add(machine)
         if machine.key is None and run_id is None:
             run_id = f"{machine.name}-{began_ms}-{randomness.token_hex(3)}"
-        started = await start(self.runs, machine, input, run_id, self._first_action(machine), began_ms)
-        if started.committed is None and started.existing is None:
-            self._observer.declined(machine, started.snapshot, started.taken)
-            for remark in started.remarks:
-                self._observer.remarked(started.snapshot, None, remark)
-            return self._result(started.snapshot, began_ms, is_unchanged=True, was_recorded=False)
-        return await self._finish(started, began_ms, patience_s)
+        runs = self.runs if goes_on else self._runs_under(lambda: self._tenure()._replace(goes_on=False))
+        return await start(runs, machine, input, run_id, self._first_action(machine), began_ms)
+
+    def _declined(self, machine: Machine, started: Started, began_ms: int) -> RunResult:
+        self._observer.declined(machine, started.snapshot, started.taken)
+        for remark in started.remarks:
+            self._observer.remarked(started.snapshot, None, remark)
+        return self._result(started.snapshot, began_ms, is_unchanged=True, was_recorded=False)
+
+    def _runs_under(self, tenure: Callable[[], Tenure]) -> Runs:
+        return Runs(self.store, self.runs.definitions, self.performer.kind_of, tenure, self.secrets)
 
     async def resume(self, run_id: str, *, patience_s: float = PATIENCE_S) -> RunResult:
         """Take a run that is due or abandoned and drive it. Raises `InvalidRequestError` for an unknown one."""
@@ -207,6 +240,66 @@ class Engine:
         run_id = started.snapshot.run_id
         waited = await self.worker.finish(run_id, committed, patience_s)
         return self._result(waited.head.snapshot, began_ms, head=waited.head)
+
+    async def start(self, machine: Machine, input: Any, *, run_id: str | None = None) -> RunResult:
+        """Record a run, or find the one of the same id or key, and leave it to workers. Raises as `run` does.
+
+        Of a machine with a key the first transactional action is part of it; whatever comes after is a worker's.
+        """
+        began_ms = self.clock.now_ms()
+        started = await self._started(machine, input, run_id, began_ms, goes_on=False)
+        if started.committed is not None:
+            await self._driver.begun(started.committed)
+            return self._result(started.snapshot, began_ms, head=started.committed.head)
+        if started.existing is not None:
+            return self._result(started.snapshot, began_ms, head=started.existing, is_unchanged=True)
+        return self._declined(machine, started, began_ms)
+
+    async def signal(self, run_id: str, name: str, value: Any = None, *, signal_id: str | None = None) -> Delivered:
+        """Send a signal, once for each `signal_id` (a new one when it is left out). Drives nothing.
+
+        Raises `InvalidRequestError` and `IllegalEventError` as `engine.runs.signal` does.
+        """
+        return await signal(self.runs, run_id, name, value, signal_id or f"signal-{randomness.token_hex(8)}")
+
+    async def cancel(self, run_id: str, reason: str = "") -> Delivered:
+        """Ask that a run end. Drives nothing; a call under way is awaited by whoever makes it.
+
+        Raises `InvalidRequestError` for an unknown run, `IllegalEventError` for one that takes no cancel any more.
+        """
+        return await cancel(self.runs, run_id, reason)
+
+    async def redrive(
+        self, run_id: str, *, from_state: str | None = None, patience_s: float | None = PATIENCE_S
+    ) -> RunResult:
+        """Start a failed or cancelled run again from the state that failed, and drive it; `None` leaves it to workers.
+
+        Raises `InvalidRequestError` and `IllegalEventError` as `engine.runs.redrive` does; nothing has changed then.
+        """
+        began_ms = self.clock.now_ms()
+        runs = self._runs_under(lambda: self._tenure()._replace(goes_on=patience_s is not None))
+        committed = await redrive(runs, run_id, self._first_action, from_state)
+        await self._driver.begun(committed)
+        if patience_s is None or committed.head.has_ended:
+            return self._result(committed.head.snapshot, began_ms, head=committed.head)
+        waited = await self.worker.finish(run_id, committed, patience_s)
+        return self._result(waited.head.snapshot, began_ms, head=waited.head)
+
+    async def work(self, stop: anyio.Event, grace_s: float = DEFAULT_GRACE_S) -> int:
+        """Drive whatever is due or abandoned until `stop` is set; answers how often a run was taken.
+
+        Then nothing new is begun. What is under way has `grace_s` seconds to finish, and the rest is let go of.
+        """
+        if isinstance(grace_s, bool) or not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= GRACE_S_MAX:
+            raise InvalidRequestError(f"grace_s must be a number of seconds from 0 to {GRACE_S_MAX}, not {grace_s!r}.")
+
+        def begin_nothing() -> None:
+            self._goes_on = False
+
+        try:
+            return await serve(self.worker, self.clock, self._observer, stop, grace_s, begin_nothing)
+        finally:
+            self._goes_on = True
 
     async def work_once(self, patience_s: float = PATIENCE_S) -> int:
         """Drive everything in the store that is due or abandoned; answers how many runs that were."""

@@ -78,6 +78,28 @@ class Worker:
         self._observer = observer
         self._limit = anyio.CapacityLimiter(concurrency)
         self._driving: set[str] = set()
+        self._concurrency = concurrency
+
+    # For one who serves (`serving.py`)
+
+    @property
+    def driving(self) -> frozenset[str]:
+        """The runs that are under way here."""
+        return frozenset(self._driving)
+
+    @property
+    def free_places(self) -> int:
+        """How many more runs may be begun."""
+        return max(self._concurrency - len(self._driving), 0)
+
+    async def due_now(self, limit: int) -> list[tuple[str, int]]:
+        """What is due or abandoned in the store, longest first. Raises `StoreError`."""
+        return await self._runs.claimable(self._clock.now_ms(), limit)
+
+    def begin_due(self, circle: Circle) -> None:
+        """Begin what the schedule says is due, as far as there are free places; the rest stays on it."""
+        while self.free_places > 0 and self._begin_next(circle):
+            pass
 
     async def finish(self, root: str, first: Committed | None, patience_s: float) -> Waited:
         """Drive one run and everything that it starts until it ends.
@@ -86,7 +108,7 @@ class Worker:
         later timer or a signal, or another worker holds it. Raises `StoreError` when the store stays away for as
         long, and what keeps the run itself from being taken.
         """
-        circle = _Circle(self._clock.now_ms(), patience_s)
+        circle = Circle(self._clock.now_ms(), patience_s)
         if first is None:
             circle.schedule.add(root, self._clock.now_ms())
         else:
@@ -101,7 +123,7 @@ class Worker:
         head = _value(found)
         return Waited(head, head.is_final)
 
-    async def _until_final(self, root: str, circle: _Circle) -> Head:
+    async def _until_final(self, root: str, circle: Circle) -> Head:
         while True:
             self._start_due(circle)
             if circle.active == 0:
@@ -117,7 +139,7 @@ class Worker:
                     return head
             await self._pause(circle)
 
-    async def _look_at_family(self, head: Head, circle: _Circle) -> None:
+    async def _look_at_family(self, head: Head, circle: Circle) -> None:
         """Put on the schedule what is due or abandoned of a run: also what another process has started of it."""
         if head.root != head.run_id:  # an item that somebody resumes by itself
             found = [] if head.claimable_at_ms is None else [(head.run_id, head.claimable_at_ms)]
@@ -128,12 +150,12 @@ class Worker:
 
     async def drain(self, patience_s: float) -> int:
         """Take everything of the store that is due or abandoned, short waits included; answers how many were driven."""
-        circle = _Circle(self._clock.now_ms(), patience_s)
+        circle = Circle(self._clock.now_ms(), patience_s)
         async with anyio.create_task_group() as circle.tasks:
             found = await _caught(lambda: self._until_drained(circle))
         return _value(found)
 
-    async def _until_drained(self, circle: _Circle) -> int:
+    async def _until_drained(self, circle: Circle) -> int:
         while True:
             found = await self._patiently(circle, lambda: self._claimable(circle))
             circle.note([(run_id, at_ms) for run_id, at_ms in found if run_id not in self._driving])
@@ -144,11 +166,11 @@ class Worker:
                     return circle.driven
             await self._pause(circle)
 
-    async def _claimable(self, circle: _Circle) -> list[tuple[str, int]]:
+    async def _claimable(self, circle: Circle) -> list[tuple[str, int]]:
         limit = CLAIMABLE_BATCH + len(circle.refused) + len(self._driving)
         return await self._runs.claimable(circle.gives_up_at_ms, limit)
 
-    async def _patiently(self, circle: _Circle, ask: Callable[[], Awaitable[Result]]) -> Result:
+    async def _patiently(self, circle: Circle, ask: Callable[[], Awaitable[Result]]) -> Result:
         """Ask the store, waiting while it is away: what is under way must not be given up for that."""
         began_ms = self._clock.now_ms()
         while True:
@@ -160,16 +182,23 @@ class Worker:
                 self._observer.trouble("store_away", "WARNING", facts(error))
             await self._clock.sleep(POLL_S)
 
-    def _start_due(self, circle: _Circle) -> None:
-        while (run_id := circle.schedule.due(self._clock.now_ms())) is not None:
-            if run_id in self._driving:
-                circle.missed.add(run_id)  # it was woken before its last drive was over: looked at again then
-            elif run_id not in circle.refused:
-                self._driving.add(run_id)
-                circle.active += 1
-                circle.tasks.start_soon(self._in_turn, run_id, circle, None)
+    def _start_due(self, circle: Circle) -> None:
+        while self._begin_next(circle):
+            pass
 
-    async def _in_turn(self, run_id: str, circle: _Circle, first: Committed | None) -> Driven | None:
+    def _begin_next(self, circle: Circle) -> bool:
+        run_id = circle.schedule.due(self._clock.now_ms())
+        if run_id is None:
+            return False
+        if run_id in self._driving:
+            circle.missed.add(run_id)  # it was woken before its last drive was over: looked at again then
+        elif run_id not in circle.refused:
+            self._driving.add(run_id)
+            circle.active += 1
+            circle.tasks.start_soon(self._in_turn, run_id, circle, None)
+        return True
+
+    async def _in_turn(self, run_id: str, circle: Circle, first: Committed | None) -> Driven | None:
         """Take a run, unless it was begun by the commit `first`, and drive it, in its turn among the others."""
         try:
             if first is not None:
@@ -186,7 +215,7 @@ class Worker:
             circle.active -= 1
             circle.changed.set()
 
-    async def _driven(self, committed: Committed, circle: _Circle) -> Driven:
+    async def _driven(self, committed: Committed, circle: Circle) -> Driven:
         circle.driven += 1
         circle.has_driven = True
         driven = await self._driver.drive(committed, circle.wake)
@@ -194,7 +223,7 @@ class Worker:
             circle.moved(self._clock.now_ms())
         return driven
 
-    async def _taken(self, run_id: str, circle: _Circle) -> Committed | None:
+    async def _taken(self, run_id: str, circle: Circle) -> Committed | None:
         now_ms = self._clock.now_ms()
         try:
             taken = await self._driver.take(run_id)
@@ -214,10 +243,10 @@ class Worker:
             circle.refused[run_id] = None
         elif taken.head.claimable_at_ms is not None:
             # The store's clock decides; where it is behind, asking at once again would be asking without end.
-            circle.schedule.add(run_id, max(taken.head.claimable_at_ms, now_ms + 10))
+            circle.add(run_id, max(taken.head.claimable_at_ms, now_ms + 10))
         return None
 
-    async def _pause(self, circle: _Circle) -> None:
+    async def _pause(self, circle: Circle) -> None:
         """Wait until something ends, the next run is due, or it is time to look at the store again."""
         next_ms = circle.schedule.next_at_ms()
         wait_s = POLL_S if next_ms is None else min((next_ms - self._clock.now_ms()) / 1000, POLL_S)
@@ -235,7 +264,7 @@ class Worker:
                 either.start_soon(ending, lambda: self._clock.sleep(max(wait_s, 0.001)))
 
 
-class _Circle:
+class Circle:
     """What one call of the worker is about: its schedule, its tasks, and how many of them are under way.
 
     `refused` are runs that this worker cannot or must not take, with what stands against it; `not_before` says when a
@@ -244,8 +273,9 @@ class _Circle:
 
     tasks: TaskGroup
 
-    def __init__(self, now_ms: int, patience_s: float) -> None:
+    def __init__(self, now_ms: int, patience_s: float, horizon_ms: Callable[[], int] | None = None) -> None:
         self.schedule = Schedule()
+        self._horizon_ms = horizon_ms
         self.patience_ms = round(patience_s * 1000)
         self.gives_up_at_ms = now_ms + self.patience_ms
         self.active = 0
@@ -260,11 +290,16 @@ class _Circle:
         """Put runs on the schedule, but those that were refused."""
         for run_id, at_ms in found:
             if run_id not in self.refused:
-                self.schedule.add(run_id, max(at_ms, self.not_before.get(run_id, at_ms)))
+                self.add(run_id, max(at_ms, self.not_before.get(run_id, at_ms)))
+
+    def add(self, run_id: str, at_ms: int) -> None:
+        """Put a run on the schedule, unless it is due so late that it will be found in the store then."""
+        if self._horizon_ms is None or at_ms <= self._horizon_ms():
+            self.schedule.add(run_id, at_ms)
 
     def wake(self, run_id: str, at_ms: int) -> None:
         """Put a run on the schedule and have the worker look at it."""
-        self.schedule.add(run_id, at_ms)
+        self.add(run_id, at_ms)
         self.changed.set()
 
     def moved(self, now_ms: int) -> None:
@@ -286,4 +321,4 @@ def _value(found: list[Result] | Exception) -> Result:
     return found[0]
 
 
-__all__ = ["Schedule", "Waited", "Worker"]
+__all__ = ["Circle", "Schedule", "Waited", "Worker"]

@@ -10,10 +10,12 @@ from engine.runs.definitions import Definitions
 from engine.runs.deliver import Delivered, cancel, signal
 from engine.runs.leaving import leave_map
 from engine.runs.records import INDEXES, Entry, Head, Place
+from engine.runs.redrive import redrive
+from engine.runs.replay import Replayed, replayed
 from engine.runs.runs import Claim, Committed, Held, Runs
 from engine.runs.start import FirstAction, Started, start
 
 __all__ = [
     "INDEXES", "Claim", "Committed", "Definitions", "Delivered", "Entry", "FirstAction", "Head", "Held", "Place",
-    "Runs", "Started", "Tenure", "cancel", "collect", "leave_map", "signal", "start",
+    "Replayed", "Runs", "Started", "Tenure", "cancel", "collect", "leave_map", "redrive", "replayed", "signal", "start",
 ]  # fmt: skip

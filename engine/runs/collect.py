@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from engine.core import canonical
 from engine.core.action import EngineCode, Failure
 from engine.core.canonical import Json
+from engine.core.effect import StartMap
 from engine.core.event import ActionFailed, MapFinished
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.runs.records import (
@@ -18,6 +19,7 @@ from engine.runs.records import (
     child_run_id,
     chunk_key,
     head_key,
+    kept_key,
     map_key,
     read_tally,
 )
@@ -75,7 +77,7 @@ async def _items(runs: Runs, claim: Claim, of: Key, tally: Tally) -> list[Json]:
         assert document is not None, "chunks are written with the map and never removed"
         entries: Any = canonical.decode(str(document["items"]))
         keys.extend(key for key, _ in entries)
-    items: list[Json] = []
+    items: list[Any] = []
     visit = snapshot.visits[snapshot.state]
     for start in range(0, len(keys), COLLECT_BATCH):
         batch = keys[start : start + COLLECT_BATCH]
@@ -83,6 +85,23 @@ async def _items(runs: Runs, claim: Claim, of: Key, tally: Tally) -> list[Json]:
         heads = [head_key(child_run_id(place)) for place in places]
         found = await read_heads(runs.store, heads)
         items.extend(_item(place.key, head) for place, head in zip(places, found, strict=True))
+    if tally.kept and isinstance(claim.effect, StartMap):
+        kept = await _kept_items(runs, of, tally)
+        by_key = {item["key"]: item for item in (*items, *kept)}
+        return [by_key[key] for key in claim.effect.keys]
+    return items
+
+
+async def _kept_items(runs: Runs, of: Key, tally: Tally) -> list[Any]:
+    """What became of the items that were kept when the map was redriven."""
+    items: list[Any] = []
+    for start in range(0, tally.kept, ITEMS_PER_CHUNK):
+        key = kept_key(of, start)
+        document = (await runs.store.get_many([key]))[key]
+        assert document is not None, "kept items are written with the map and never removed"
+        entries: Any = canonical.decode(str(document["items"]))
+        heads = await read_heads(runs.store, [head_key(run_id) for _, run_id, _ in entries])
+        items += [_item(entry[0], head) for entry, head in zip(entries, heads, strict=True)]
     return items
 
 

@@ -7,7 +7,7 @@ which keys they touch, so that a transaction can ask for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +27,7 @@ from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.core.step import Step, step
 from engine.core.write import Create, Delete, Key, Set, Update, Write
-from engine.runs.records import ITEMS_PER_CHUNK, Entry, Head, Place, chunk_texts, head_key, parts_of
+from engine.runs.records import ITEMS_PER_CHUNK, Entry, Head, Kept, Place, chunk_texts, head_key, parts_of
 
 MAP_LOOK_MS: Final = 60_000
 """How often a parent looks after its map by itself, should the wake of its last child have been lost."""
@@ -70,7 +70,10 @@ class Tenure(NamedTuple):
 
 @dataclass
 class Commit:
-    """The writes of one transaction, and the runs that it makes claimable."""
+    """The writes of one transaction, and the runs that it makes claimable.
+
+    `kept` are items of the map that a redrive enters which succeeded before, by key.
+    """
 
     now_ms: int
     token: str
@@ -78,6 +81,7 @@ class Commit:
     secrets: Secrets
     writes: list[Write] = field(default_factory=list)
     woken: list[tuple[str, int]] = field(default_factory=list)
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def touched(self) -> list[Key]:
         """Every key that the writes touch."""

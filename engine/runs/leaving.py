@@ -73,10 +73,10 @@ async def _unfinished(runs: Runs, parent: Head, left: StopMap, of: Key, tally: T
     found: list[str] = []
     open_lanes = set(range(tally.lanes))
     for start in range(0, tally.items, READ_BATCH):
-        keys = await _item_keys(runs, of, start, min(start + READ_BATCH, tally.items))
+        entries = await item_entries(runs, of, start, min(start + READ_BATCH, tally.items))
         places = {
-            start + offset: Place(parent.run_id, left.state, left.visit, start + offset, key)
-            for offset, key in enumerate(keys)
+            start + offset: Place(parent.run_id, left.state, left.visit, start + offset, entry[0])
+            for offset, entry in enumerate(entries)
             if (start + offset) % tally.lanes in open_lanes
         }
         heads = {number: head_key(child_run_id(place)) for number, place in places.items()}
@@ -92,15 +92,15 @@ async def _unfinished(runs: Runs, parent: Head, left: StopMap, of: Key, tally: T
     return found
 
 
-async def _item_keys(runs: Runs, of: Key, start: int, end: int) -> Sequence[str]:
-    """The keys of the items from `start` to before `end`."""
+async def item_entries(runs: Runs, of: Key, start: int, end: int) -> Sequence[Any]:
+    """Key and input of the items of a map from `start` to before `end`."""
     firsts = range(start - start % ITEMS_PER_CHUNK, end, ITEMS_PER_CHUNK)
     chunks = [chunk_key(of, first) for first in firsts]
     documents = await runs.store.get_many(chunks)
-    keys: list[str] = []
+    entries: list[Any] = []
     for chunk in chunks:
         document = documents[chunk]
         assert document is not None, "chunks are written with the map and never removed"
-        entries: Any = canonical.decode(str(document["items"]))
-        keys += [entry[0] for entry in entries]
-    return keys[start - firsts.start : end - firsts.start]
+        found: Any = canonical.decode(str(document["items"]))
+        entries += found
+    return entries[start - firsts.start : end - firsts.start]

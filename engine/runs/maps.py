@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from engine.core import canonical
 from engine.core.action import EngineCode, Failure
 from engine.core.effect import StartMap, StopMap
 from engine.core.event import RunStarted, StepRefused
@@ -24,12 +25,14 @@ from engine.runs.known_maps import KnownMaps
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
+    Kept,
     Place,
     Tally,
     child_run_id,
     chunk_key,
     chunk_texts,
     head_key,
+    kept_key,
     map_key,
     read_tally,
     tally_document,
@@ -45,9 +48,15 @@ def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> N
     state = parent.snapshot.state
     visit = parent.snapshot.visits[state]
     of = map_key(parent.run_id, state, visit)
+    kept: list[tuple[str, Kept]] = []
+    if commit.kept:
+        effect, kept = _without_kept(effect, commit.kept)
+        for start in range(0, len(kept), ITEMS_PER_CHUNK):
+            text = canonical.encode([[key, *one] for key, one in kept[start : start + ITEMS_PER_CHUNK]])
+            commit.writes.append(Create(kept_key(of, start), {"items": text}))
     items = list(zip(effect.keys, effect.inputs, strict=True)).__getitem__
     lanes = min(effect.concurrency, len(effect.keys))
-    tally = Tally(child.digest, parent.root, len(effect.keys), lanes, 0, effect.min_success)
+    tally = Tally(child.digest, parent.root, len(effect.keys), lanes, 0, effect.min_success, kept=len(kept))
     tally = tally._replace(is_stopped=tally.is_decided)  # a quorum of none, or of more than there are
     for number, text in enumerate(chunk_texts(effect)):
         commit.writes.append(Create(chunk_key(of, number * ITEMS_PER_CHUNK), {"items": text}))
@@ -57,6 +66,25 @@ def begin(commit: Commit, parent: Head, machine: Machine, effect: StartMap) -> N
     if tally.lanes_open == 0:  # every child ended where it began: the parent has nothing to wait for
         commit.wake(parent.run_id)
     commit.writes.append(Create(of, tally_document(tally)))
+
+
+def _without_kept(effect: StartMap, known: Mapping[str, Kept]) -> tuple[StartMap, list[tuple[str, Kept]]]:
+    """The map without the items that need not run again, and those; an item with another input is another item."""
+    kept, rest = [], []
+    for index, key in enumerate(effect.keys):
+        one = known.get(key)
+        if one is not None and one.digest == canonical.digest(canonical.encode(effect.inputs[index])):
+            kept.append((key, one))
+        else:
+            rest.append(index)
+    quorum = None if effect.min_success is None else max(effect.min_success - len(kept), 0)
+    remaining = effect._replace(
+        items=tuple(effect.items[index] for index in rest),
+        keys=tuple(effect.keys[index] for index in rest),
+        inputs=tuple(effect.inputs[index] for index in rest),
+        min_success=quorum,
+    )
+    return remaining, kept
 
 
 def still_open(run_id: str, taken: Advanced, documents: Documents) -> tuple[StopMap, ...]:

@@ -8,7 +8,7 @@
 | `journal_parts` | the entry's id `~` part | what an entry cannot hold of its event; create-only |
 | `run_keys` | machine `~` key | the newest run of a key |
 | `maps` | run id `~` state `~` visit | how far a map has come |
-| `map_items` | the map's id `~` chunk | its items, a hundred to a document; create-only |
+| `map_items` | the map's id `~` chunk | its items, a hundred to a document, and (`~kept~`) those kept; create-only |
 | `signals` | run id `~` the signal's id | a signal's name and value; create-only: it is delivered once, for ever |
 | `definitions` | digest | a definition as its runs began with it; create-only |
 
@@ -219,7 +219,10 @@ def parts_of(text: str) -> list[str]:
 
 
 class Tally(NamedTuple):
-    """How far a map has come. `lanes_open` counts the lanes whose last item has not ended."""
+    """How far a map has come. `lanes_open` counts the lanes whose last item has not ended.
+
+    `kept` items of a redriven map stand beside the `items`: they succeeded before and are not among the lanes.
+    """
 
     digest: str
     root: str
@@ -231,6 +234,7 @@ class Tally(NamedTuple):
     failed: int = 0
     is_stopped: bool = False
     is_left: bool = False
+    kept: int = 0
 
     @property
     def is_decided(self) -> bool:
@@ -304,6 +308,18 @@ def map_key(run_id: str, state: str, visit: int) -> Key:
 def chunk_key(of: Key, index: int) -> Key:
     """The document that holds item `index` of a map."""
     return Key.of(MAP_ITEMS, f"{of.id}~{index // ITEMS_PER_CHUNK}")
+
+
+class Kept(NamedTuple):
+    """An item that succeeded before its map was redriven: the run that stands for it, and its input's digest."""
+
+    run_id: str
+    digest: str
+
+
+def kept_key(of: Key, index: int) -> Key:
+    """The document that holds the `index`-th kept item of a map."""
+    return Key.of(MAP_ITEMS, f"{of.id}~kept~{index // ITEMS_PER_CHUNK}")
 
 
 def chunk_texts(effect: StartMap) -> Iterator[str]:

@@ -242,7 +242,15 @@ def test_bytes_of_a_document(more: int) -> None:
 def test_every_bound_is_tested() -> None:
     """Here, or (the bytes of a blob) where they are met: tests/runner/test_perform.py."""
     here = Path(__file__)
-    texts = [path.read_text(encoding="utf-8") for path in (here, here.parent.parent / "runner" / "test_perform.py", here.parent.parent / "runner" / "test_inbox.py", here.parent.parent / "runner" / "test_serving.py")]
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in (
+            here,
+            here.parent.parent / "runner" / "test_perform.py",
+            here.parent.parent / "runner" / "test_inbox.py",
+            here.parent.parent / "runner" / "test_serving.py",
+        )
+    ]
     assert [
         name for name in vars(bounds) if name.isupper() and not any(f"bounds.{name}" in text for text in texts)
     ] == []

@@ -202,6 +202,7 @@ EXAMPLES: dict[type[Any], list[Any]] = {
     event.MapFinished: [event.MapFinished(AT, [{"key": "a"}])],
     event.SignalReceived: [event.SignalReceived(AT, "go", {"v": "ü"}, "id-1")],
     event.CancelRequested: [event.CancelRequested(AT, "")],
+    event.RunRedriven: [event.RunRedriven(AT, "A", {"name": "claimed", "value": 1}), event.RunRedriven(AT, "A", None)],
     event.StepRefused: [event.StepRefused(AT, FAILURE), event.StepRefused(AT, Failure("X", "x"), is_last=True)],
 }
 

@@ -10,7 +10,6 @@ import pytest
 import engine
 from engine.core import bounds
 from engine.core.action import Outcome
-from engine.core.canonical import decode
 from engine.errors import CommitUncertainError, IllegalEventError, InvalidRequestError
 from engine.runs import Committed, cancel, signal
 from tests.runner.world import LEASE_S, Stalling, World, dies_in
@@ -91,7 +90,11 @@ async def test_a_signal_that_comes_early_waits_until_a_state_waits_for_it() -> N
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(send_meanwhile)
             assert (await app.run(program, {}, run_id="r")).status == "succeeded"
-    assert [row["entry"]["event"] for row in world.journal("r")] == ["run_started", "action_returned", "signal_received"]
+    assert [row["entry"]["event"] for row in world.journal("r")] == [
+        "run_started",
+        "action_returned",
+        "signal_received",
+    ]
     world.expect_sound()
 
 
@@ -192,7 +195,7 @@ async def test_the_largest_signal_with_the_longest_id_arrives() -> None:
         await app.run(program, {}, run_id="r", patience_s=1)
         await signal(app.runs, "r", "go", largest, "/" * bounds.KEY_CHARS_MAX)
         assert (await app.resume("r")).status == "succeeded"
-    assert decode(world.head("r")["snapshot"])["context"]["it"] == largest
+        assert (await app.runs.get("r")).snapshot.context["it"] == largest
 
 
 async def test_an_id_is_for_one_signal() -> None:
@@ -449,7 +452,9 @@ async def test_a_crash_while_children_are_told_is_made_good_by_whoever_comes_nex
 async def test_a_child_in_its_call_records_it_before_it_takes_the_cancel() -> None:
     world = World()
     stalling = acting(world, "unrepeatable")
-    world.states("{A: {invoke: {action: act}, on: {done: B, interrupted: B}}, B: {'on': {go: END}}, END: {type: final}}", "child")
+    world.states(
+        "{A: {invoke: {action: act}, on: {done: B, interrupted: B}}, B: {'on': {go: END}}, END: {type: final}}", "child"
+    )
     parent = world.states(
         "{M: {map: {machine: child, items: ['a'], key: '${item}', concurrency: 1}, on: {done: END}}, END: {type: final}}", "parent"
     )  # fmt: skip
