@@ -285,10 +285,11 @@ class Engine:
         waited = await self.worker.finish(run_id, committed, patience_s)
         return self._result(waited.head.snapshot, began_ms, head=waited.head)
 
-    async def work(self, stop: anyio.Event, grace_s: float = DEFAULT_GRACE_S) -> int:
+    async def work(self, stop: anyio.Event, grace_s: float = DEFAULT_GRACE_S, hurry: anyio.Event | None = None) -> int:
         """Drive whatever is due or abandoned until `stop` is set; answers how often a run was taken.
 
-        Then nothing new is begun. What is under way has `grace_s` seconds to finish, and the rest is let go of.
+        Then nothing new is begun. What is under way has `grace_s` seconds to finish, or until `hurry` is set, and the
+        rest is let go of.
         """
         if isinstance(grace_s, bool) or not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= GRACE_S_MAX:
             raise InvalidRequestError(f"grace_s must be a number of seconds from 0 to {GRACE_S_MAX}, not {grace_s!r}.")
@@ -297,7 +298,9 @@ class Engine:
             self._goes_on = False
 
         try:
-            return await serve(self.worker, self.clock, self._observer, stop, grace_s, begin_nothing)
+            return await serve(
+                self.worker, self.clock, self._observer, stop, grace_s, hurry or anyio.Event(), begin_nothing
+            )
         finally:
             self._goes_on = True
 

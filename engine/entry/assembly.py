@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from engine.core import canonical
 from engine.core.machine import Machine, Pool
 from engine.core.secret import Secrets
 from engine.definition import Catalogue
-from engine.entry.application import Engine
+from engine.entry.application import DEFAULT_CONCURRENCY, Engine
 from engine.entry.configuration import Configuration
 from engine.errors import ConfigurationError, InvalidRequestError
 from engine.handlers.accounts import AccountPools
@@ -31,6 +31,31 @@ LEARNT_MAX: Final = 1000
 """Unfinished runs whose definitions are looked into before an engine opens."""
 
 
+class _Learning(Catalogue):
+    """A catalogue that learns the accounts of a definition before it lets anybody run it.
+
+    Without them the run is not taken: it is left to a worker that has them, and nothing of it fails.
+    """
+
+    def __init__(self, assembly: Assembly) -> None:
+        super().__init__(ACTIONS.declarations())
+        self._assembly = assembly
+
+    def rebuild(self, source: Mapping[str, Any], children: Mapping[str, Machine], file: str) -> Machine:
+        """See `Catalogue`. Raises `ConfigurationError` where the accounts of a pool are missing."""
+        self._assembly.learn(pools_in(source))
+        return super().rebuild(source, children, file)
+
+
+def pools_in(source: Mapping[str, Any]) -> list[Pool]:
+    """The pools that a stored definition declares itself."""
+    declared: Mapping[str, Any] = source.get("pools") or {}
+    return [
+        Pool(name, one["accounts"], one.get("per_day", 44), one.get("per_second", 1.0), one.get("burst", 3))
+        for name, one in declared.items()
+    ]
+
+
 class Assembly:
     """Puts an engine together for one command: load the machines first, so that their pools are known."""
 
@@ -38,8 +63,10 @@ class Assembly:
         self.config = config
         self.secrets = secrets
         self.observer = observer
-        self.catalogue = Catalogue(ACTIONS.declarations())
+        self.catalogue: Catalogue = _Learning(self)
+        self.concurrency = DEFAULT_CONCURRENCY
         self._pools: dict[str, Pool] = {}
+        self._accounts: AccountPools | None = None
         self._reads_only = False
 
     @classmethod
@@ -54,6 +81,13 @@ class Assembly:
         machine = self.catalogue.load(path)
         self._pools |= {pool.name: pool for pool in self.pools_of(machine)}
         return machine
+
+    def learn(self, pools: Sequence[Pool]) -> None:
+        """Make the accounts of some pools known. Raises `ConfigurationError` where they are missing."""
+        for pool in pools:
+            self._pools.setdefault(pool.name, pool)
+            if self._accounts is not None and pool.name not in self._accounts:
+                self._accounts.add(pool.name, self.config.accounts_of(pool))
 
     def pools_of(self, machine: Machine) -> list[Pool]:
         """The pools that a machine and its children declare."""
@@ -85,6 +119,7 @@ class Assembly:
                 clock=clock,
                 observer=self.observer,
                 lease_s=config.lease_s,
+                concurrency=self.concurrency,
                 catalogue=self.catalogue,
             ) as app:
                 yield app
@@ -101,13 +136,12 @@ class Assembly:
         documents = await store.get_many([definition_key(digest) for digest in digests])
         for document in documents.values():
             source: Any = {} if document is None else canonical.decode(str(document["source"]))
-            for name, entry in (source.get("pools") or {}).items():
-                rates = entry.get("per_day", 44), entry.get("per_second", 1.0), entry.get("burst", 3)
-                self._pools.setdefault(name, Pool(name, entry["accounts"], *rates))
+            self.learn(pools_in(source))
 
     def _services(self) -> list[object]:
         config = self.config
         pools = AccountPools({name: config.accounts_of(pool) for name, pool in self._pools.items()}, self.secrets)
+        self._accounts = pools
         settings = ChartImgSettings(config.mode, config.base_url, config.fixtures_dir, config.cassette)
         chart_img = ChartImg(settings, pools, self.secrets)
         chart_img.check()

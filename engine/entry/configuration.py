@@ -15,14 +15,22 @@ from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from engine.core.bounds import GRACE_S_MAX
 from engine.core.machine import Pool
-from engine.entry.application import DEFAULT_ARTIFACTS, DEFAULT_BUCKET, DEFAULT_LEASE_S, DEFAULT_STORE
+from engine.entry.application import (
+    DEFAULT_ARTIFACTS,
+    DEFAULT_BUCKET,
+    DEFAULT_GRACE_S,
+    DEFAULT_LEASE_S,
+    DEFAULT_STORE,
+)
 from engine.errors import ConfigurationError
 from engine.handlers.accounts import Account, parse_accounts
 
 MODES: Final = ("real", "mock", "record")
 PUBLIC_BASE_URL: Final = "https://api.chart-img.com"
 LEASE_S_RANGE: Final = (1.0, 3600.0)
+GRACE_S_RANGE: Final = (0.0, float(GRACE_S_MAX))
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
 _UTC: Final = ("UTC", "Etc/UCT", "Etc/Zulu", "Zulu", "UCT", "Etc/Universal", "Universal")
 """Names of UTC that the API does not list; `Etc/UTC` is its own default."""
@@ -37,6 +45,7 @@ class Configuration:
     bucket: str
     mode: str
     lease_s: float
+    grace_s: float
     timezone: str
     log_level: str
     base_url: str
@@ -73,7 +82,8 @@ def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Conf
         artifacts=_artifacts(environ.get("DETENT_ARTIFACTS") or DEFAULT_ARTIFACTS),
         bucket=_bucket(environ),
         mode=mode,
-        lease_s=_seconds(environ, "DETENT_LEASE_S", DEFAULT_LEASE_S),
+        lease_s=_seconds(environ, "DETENT_LEASE_S", DEFAULT_LEASE_S, LEASE_S_RANGE),
+        grace_s=_seconds(environ, "DETENT_GRACE_S", DEFAULT_GRACE_S, GRACE_S_RANGE),
         timezone=_timezone(environ),
         log_level=_one_of(environ, "LOG_LEVEL", tuple(logging.getLevelNamesMapping()), "INFO", upper=True),
         base_url=_url(environ, "CHART_IMG_BASE_URL", PUBLIC_BASE_URL),
@@ -126,8 +136,8 @@ def _bucket(environ: Mapping[str, str]) -> str:
     return next(iter(found.values()), DEFAULT_BUCKET)
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
-    low, high = LEASE_S_RANGE
+def _seconds(environ: Mapping[str, str], name: str, default: float, bounds: tuple[float, float]) -> float:
+    low, high = bounds
     try:
         value = float(environ.get(name) or default)
     except ValueError:

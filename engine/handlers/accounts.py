@@ -62,17 +62,26 @@ class AccountPools:
 
     def __init__(self, pools: Mapping[str, Sequence[Account]], secrets: Secrets) -> None:
         """Register every key in `secrets`. Raises `ConfigurationError` when pools give one id two keys."""
-        self._pools = {name: tuple(accounts) for name, accounts in pools.items()}
+        self._pools: dict[str, tuple[Account, ...]] = {}
         self._keys: dict[str, str] = {}
-        for name, accounts in self._pools.items():
-            for index, account in enumerate(accounts):
-                if self._keys.setdefault(account.id, account.api_key) != account.api_key:
-                    raise ConfigurationError(
-                        f"pools.{name}",
-                        f"[{index}].id is an id that has another key elsewhere.",
-                        remedy="Give each account an id of its own.",
-                    )
-                secrets.add(account.api_key)
+        self._secrets = secrets
+        for name, accounts in pools.items():
+            self.add(name, accounts)
+
+    def __contains__(self, pool: str) -> bool:
+        return pool in self._pools
+
+    def add(self, name: str, accounts: Sequence[Account]) -> None:
+        """Make one more pool known: a worker meets machines that it did not know of when it began. Raises as above."""
+        for index, account in enumerate(accounts):
+            if self._keys.setdefault(account.id, account.api_key) != account.api_key:
+                raise ConfigurationError(
+                    f"pools.{name}",
+                    f"[{index}].id is an id that has another key elsewhere.",
+                    remedy="Give each account an id of its own.",
+                )
+            self._secrets.add(account.api_key)
+        self._pools[name] = tuple(accounts)
 
     @classmethod
     def from_environment(cls, pools: Iterable[Pool], environment: Mapping[str, str], secrets: Secrets) -> AccountPools:

@@ -38,9 +38,11 @@ async def serve(
     observer: Observer,
     stop: anyio.Event,
     grace_s: float,
+    hurry: anyio.Event,
     begin_nothing: Callable[[], None],
 ) -> int:
-    """Work until `stop` is set; then call `begin_nothing`, and wait `grace_s` seconds for what is under way.
+    """Work until `stop` is set; then call `begin_nothing`, and wait `grace_s` seconds, or until `hurry` is set, for
+    what is under way.
 
     Answers how often a run was taken. Raises nothing that a run or the store meets.
     """
@@ -48,7 +50,7 @@ async def serve(
     async with anyio.create_task_group() as serving.circle.tasks:
         await serving.until_told(stop)
         begin_nothing()
-        await serving.wind_up(grace_s)
+        await serving.wind_up(grace_s, hurry)
         serving.circle.tasks.cancel_scope.cancel()  # what is still under way is let go of, by its driver
     return serving.circle.driven
 
@@ -94,20 +96,22 @@ class _Serving:
             self._observer.trouble("store_away", "WARNING", facts(error))
             return self._pause_until_ms()
         self._times_away = 0
-        fresh = [one for one in found if one[0] not in driving and one[0] not in self.circle.refused]
+        left_alone = {*driving, *self.circle.refused}
+        left_alone |= {run_id for run_id, at_ms in self.circle.not_before.items() if at_ms > now_ms}
+        fresh = [one for one in found if one[0] not in left_alone]
         self._chance.shuffle(fresh)
         self.circle.note(fresh)
         return now_ms if fresh and len(found) == limit else self._pause_until_ms()
 
     def _pause_until_ms(self) -> int:
-        pause_s = min(POLL_S * 2**self._times_away, AWAY_S_MAX) * (1 + JITTER * self._chance.random())
+        pause_s: float = min(POLL_S * 2**self._times_away, AWAY_S_MAX) * (1 + JITTER * self._chance.random())
         return self._clock.now_ms() + round(pause_s * 1000)
 
-    async def wind_up(self, grace_s: float) -> None:
+    async def wind_up(self, grace_s: float, hurry: anyio.Event) -> None:
         """Wait for what is under way, as long as the grace time."""
         until_ms = self._clock.now_ms() + round(grace_s * 1000)
-        while self.circle.active and self._clock.now_ms() < until_ms:
-            await self._pause(until_ms)
+        while self.circle.active and self._clock.now_ms() < until_ms and not hurry.is_set():
+            await self._pause(until_ms, hurry.wait)
 
     async def _pause(self, until_ms: int | None, *also: Callable[[], Awaitable[Any]]) -> None:
         """Wait for the instant, for something of the circle to change, or for any of `also`."""

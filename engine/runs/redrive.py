@@ -202,7 +202,7 @@ def _led_to(machine: Machine, path: Sequence[Passage], state: str, runs: Runs) -
 
 
 async def _kept(runs: Runs, head: Head, machine: Machine, state: str) -> Mapping[str, Kept]:
-    """The items of a map that succeeded when it was last tried, by key. Their runs have ended, so nothing changes them."""
+    """The items of a map that succeeded when it was last tried, by key. They have ended, so nothing changes them."""
     if machine.states[state].kind is not StateKind.MAP:
         return {}
     visit = head.snapshot.visits.get(state, 0)

@@ -49,6 +49,7 @@ def configuration(**flags: str | None) -> Configuration:
         "store": "DETENT_STORE",
         "artifacts": "DETENT_ARTIFACTS",
         "mode": "CHARTS_API_MODE",
+        "grace": "DETENT_GRACE_S",
     }
     for flag, name in names.items():
         if flags.get(flag) is not None:

@@ -1,10 +1,21 @@
-"""`detent worker --once`: drive everything in the store that is due or abandoned, and end."""
+"""`detent worker`: drive what is due or abandoned in the store; for ever, or with `--once` until nothing is.
+
+SIGTERM and Ctrl-C end it gracefully: it takes no more work, what is under way has the grace time to finish, and the
+rest is let go of for others. A second signal ends the grace time. The exit status is 0 either way.
+"""
 
 from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
 
 import anyio
 import click
 
+from engine.core.bounds import CONCURRENCY_MAX
+from engine.entry.application import DEFAULT_CONCURRENCY, Engine
 from engine.entry.assembly import Assembly
 from engine.entry.cli.options import (
     actions_option,
@@ -15,27 +26,69 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
+from engine.runner.observer import Observer
 
 
 @click.command("worker")
-@click.option("--once", is_flag=True, required=True, help="Drain what is due or abandoned, and end.")
+@click.option("--once", is_flag=True, help="End when nothing is due any more; short waits are waited for.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, CONCURRENCY_MAX), default=DEFAULT_CONCURRENCY, show_default=True,
+    help="Runs that are driven at once; one that waits is not among them.",
+)  # fmt: skip
+@click.option("--grace", metavar="SECONDS", help="How long what is under way may take after SIGTERM or Ctrl-C.")
 @actions_option
 @chart_options
 @store_option
 @artifacts_options
 def command(
-    once: bool, actions: tuple[str, ...], mode: str | None, accounts: str | None, store: str | None,
-    artifacts: str | None, bucket: str | None,
+    once: bool, concurrency: int, grace: str | None, actions: tuple[str, ...], mode: str | None, accounts: str | None,
+    store: str | None, artifacts: str | None, bucket: str | None,
 ) -> None:  # fmt: skip
-    """Drive what is due or abandoned in the store."""
-    config = configuration(store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket)
+    """Drive what is due or abandoned in the store, until it is told to stop."""
+    config = configuration(
+        store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket, grace=grace
+    )  # fmt: skip
     import_actions(actions)
     with observer_for_terminal(config) as (observer, secrets):
         assembly = Assembly(config, secrets, observer)
+        assembly.concurrency = concurrency
 
         async def work() -> int:
             async with assembly.engine() as app:
-                return await app.work_once()
+                return await app.work_once() if once else await _serve(app, observer, config.grace_s)
 
         driven = anyio.run(work)
-    click.echo(f"{driven} run{'' if driven == 1 else 's'} driven; nothing is due.")
+    what = f"{driven} run{'' if driven == 1 else 's'} driven"
+    click.echo(f"{what}; nothing is due." if once else f"Stopped; runs were taken {driven} times.")
+    _end()
+
+
+async def _serve(app: Engine, observer: Observer, grace_s: float) -> int:
+    """Work until a signal comes; a second one ends the grace time."""
+    stop, hurry = anyio.Event(), anyio.Event()
+    observer.trouble("worker_started", "INFO", {"worker": app.worker_name})
+    async with anyio.create_task_group() as tasks:
+
+        async def listen() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for number in signals:
+                    name = signal.Signals(number).name
+                    if stop.is_set():
+                        observer.trouble("worker_hurries", "INFO", {"signal": name})
+                        hurry.set()
+                    else:
+                        observer.trouble("worker_stops", "INFO", {"signal": name, "grace_s": grace_s})
+                        stop.set()
+
+        tasks.start_soon(listen)
+        driven = await app.work(stop, grace_s, hurry)
+        tasks.cancel_scope.cancel()
+    return driven
+
+
+def _end() -> None:
+    """End the process even if a handler's thread, which nothing can stop, is still in its call."""
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
