@@ -62,6 +62,29 @@ async def put(store: Store, key: Key, document: dict[str, Any], *, replace: bool
 
 def read_document(text: str, name: str) -> dict[str, Any]:
     """The document of a JSON text; `name` says where it came from. Raises `InvalidRequestError`."""
+    document = _read_json(text, name)
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"{name}: must be a JSON object, not {type(document).__name__}.")
+    return document
+
+
+def read_value(text: str, name: str) -> Any:
+    """The value of a JSON text, or of the file in `@FILE`, that the flag `name` gave. Raises `InvalidRequestError`."""
+    return _read_json(*read_flag(text, name))
+
+
+def read_flag(text: str, name: str) -> tuple[str, str]:
+    """The text that a flag gave, itself or as `@FILE`, and where it came from. Raises `InvalidRequestError`."""
+    if not text.startswith("@"):
+        return text, name
+    name = f"{name} {text}"
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8-sig"), name
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{name}: the file cannot be read: {error}.") from None
+
+
+def _read_json(text: str, name: str) -> Any:
     try:
         document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
         canonical.plain(document, "the document")
@@ -75,8 +98,6 @@ def read_document(text: str, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         problem = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise InvalidRequestError(f"{name}: cannot be read as JSON: {problem}.") from None
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"{name}: must be a JSON object, not {type(document).__name__}.")
     return document
 
 

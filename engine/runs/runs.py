@@ -109,11 +109,11 @@ class Runs:
         """The head of a run as last committed."""
         return (await read_heads(self.store, [head_key(run_id)]))[0]
 
-    async def journal(self, run_id: str) -> list[Entry]:
-        """Every entry of a run, first to last; none for a run that does not exist."""
+    async def journal(self, run_id: str, after: int = 0) -> list[Entry]:
+        """The entries of a run after the `after`-th, first to last; none for a run that does not exist."""
         key = head_key(run_id)
         head: Any = (await self.store.get_many([key]))[key]
-        keys = [entry_key(run_id, seq) for seq in range(1, 1 if head is None else head["seq"] + 1)]
+        keys = [entry_key(run_id, seq) for seq in range(after + 1, 1 if head is None else head["seq"] + 1)]
         entries: list[Entry] = []
         for start in range(0, len(keys), JOURNAL_BATCH):
             batch = keys[start : start + JOURNAL_BATCH]

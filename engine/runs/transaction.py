@@ -49,6 +49,20 @@ def head_in(documents: Documents, key: Key) -> Head | None:
     return Head.read(document, [documents[part] for part in rest])
 
 
+async def stored_snapshot(store: Store, run_id: str) -> tuple[Head, str] | None:
+    """A run's head, and the text of its snapshot just as it is stored."""
+    key = head_key(run_id)
+    while True:
+        document = (await store.get_many([key]))[key]
+        if document is None:
+            return None
+        rest = rest_of(key, document)
+        parts: Any = await store.get_many(rest)
+        if all(parts[part] is not None for part in rest):  # else the run has taken a step between the two reads
+            texts = [str(parts[part]["text"]) for part in rest]
+            return Head.read(document, [parts[part] for part in rest]), "".join((str(document["snapshot"]), *texts))
+
+
 async def read_heads(store: Store, keys: Sequence[Key]) -> list[Head | None]:
     """The heads under keys, each as last committed."""
     while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,7 +25,7 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
-from engine.entry.loading import load_flow_run, load_folder, read_document
+from engine.entry.loading import load_flow_run, load_folder, read_document, read_flag
 from engine.errors import ExpressionError, InvalidRequestError
 
 
@@ -37,6 +36,7 @@ from engine.errors import ExpressionError, InvalidRequestError
 @click.option("--load", metavar="DIR", help="Put DIR/<collection>/<id>.json into the store first.")
 @click.option("--reload", is_flag=True, help="With --load or --flow-run: put documents over those that are there.")
 @click.option("--run-id", metavar="ID", help="Id of the run, for a machine without a key; a second start joins it.")
+@click.option("--detach", is_flag=True, help="Record the run and leave it to `detent worker`.")
 @actions_option
 @chart_options
 @store_option
@@ -44,8 +44,8 @@ from engine.errors import ExpressionError, InvalidRequestError
 @click.option("--summary", type=click.Choice(["text", "json", "none"]), default="text", show_default=True)
 def command(
     machine: str, input_: str | None, flow_run: str | None, load: str | None, reload: bool, run_id: str | None,
-    actions: tuple[str, ...], mode: str | None, accounts: str | None, store: str | None, artifacts: str | None,
-    bucket: str | None, summary: str,
+    detach: bool, actions: tuple[str, ...], mode: str | None, accounts: str | None, store: str | None,
+    artifacts: str | None, bucket: str | None, summary: str,
 ) -> None:  # fmt: skip
     """Run MACHINE, a YAML definition, to its end; the same command again does nothing more."""
     config = configuration(store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket)
@@ -70,9 +70,16 @@ def command(
                     logging.getLogger(config.service).info(
                         "local_run_started", extra={"fields": {**fields, "chartsApiMode": config.mode}}
                     )
-                return loaded, await app.run(loaded, value, run_id=run_id)
+                start = app.start if detach else app.run
+                return loaded, await start(loaded, value, run_id=run_id)
 
         loaded, result = anyio.run(run)
+    if detach and not result.is_final:
+        if summary == "json":
+            click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        elif summary == "text":
+            click.echo(f"Run {result.run_id} is recorded; a worker goes on with it.")
+        sys.exit(0)
     sys.exit(report(loaded, result, summary))
 
 
@@ -116,16 +123,7 @@ def _why_not_final(result: RunResult) -> str:
 
 
 def _input(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    name = "--input"
-    if text.startswith("@"):
-        name = f"--input {text}"
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequestError(f"{name}: the file cannot be read: {error}.") from None
-    return read_document(text, name)
+    return {} if text is None else read_document(*read_flag(text, "--input"))
 
 
 __all__ = ["command", "report", "text_of"]

@@ -1,10 +1,10 @@
-"""`detent runs list | show | resume`: what the store knows of runs."""
+"""`detent runs list | show | resume`: what the store knows of runs; `steering.py` holds what else is done to them."""
 
 from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
+import time
 from typing import Any
 
 import anyio
@@ -17,6 +17,7 @@ from engine.core import event
 from engine.core.machine import Machine
 from engine.entry.application import RunResult
 from engine.entry.assembly import Assembly
+from engine.entry.cli.following import follow, to_json
 from engine.entry.cli.options import (
     actions_option,
     artifacts_options,
@@ -27,15 +28,23 @@ from engine.entry.cli.options import (
 )
 from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.cli.run import report
-from engine.errors import InvalidRequestError
+from engine.entry.cli.steering import cancel, redrive, signal
+from engine.entry.cli.wording import at, said
 from engine.runs import Entry, Head
+from engine.runs.deliver import unknown
+from engine.runs.records import Message, Signal, inbox_document
 
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "waiting": "cyan"}
 
 
 @click.group("runs")
 def command() -> None:
-    """List runs, look into one, resume one."""
+    """List runs, look into one, resume, cancel, signal or redrive one."""
+
+
+command.add_command(cancel)
+command.add_command(signal)
+command.add_command(redrive)
 
 
 def _console() -> Console:
@@ -68,78 +77,85 @@ def list_(limit: int, format_: str, store: str | None) -> None:
     for head in heads:
         snapshot = head.snapshot
         status = Text(snapshot.status.value, COLOURS.get(snapshot.status.value, ""))
-        table.add_row(snapshot.run_id, status, snapshot.state, str(snapshot.seq), _at(head.created_at_ms))
+        table.add_row(snapshot.run_id, status, snapshot.state, str(snapshot.seq), at(head.created_at_ms))
     _console().print(table)
 
 
 @command.command("show")
 @click.argument("run_id", metavar="RUN")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--follow", "follows", is_flag=True, help="Print entries as they are committed, until the run ends.")
 @store_option
-def show(run_id: str, format_: str, store: str | None) -> None:
-    """One run: where it stands, what it waits for, and its journal."""
+def show(run_id: str, format_: str, follows: bool, store: str | None) -> None:
+    """One run: where it stands, what it waits for, and its journal. With --follow and json: one entry a line."""
     config = configuration(store=store)
+    is_json = format_ == "json"
 
-    async def read() -> tuple[Head | None, list[Entry]]:
+    async def read() -> None:
         async with Assembly.for_reading(config).engine() as app:
-            return await app.runs.get(run_id), await app.runs.journal(run_id)
+            head, entries = await app.runs.get(run_id), await app.runs.journal(run_id)
+            if head is None:
+                raise unknown(run_id)
+            if follows and is_json:
+                await follow(app, run_id, head, 0, as_json=True)
+                return
+            _print_whole(head, entries) if is_json else _show(head, entries)
+            if follows and not head.has_ended:
+                ended = await follow(app, run_id, head, entries[-1].seq if entries else 0, as_json=False)
+                _console().print(_facts(ended, ("status", "output", "error")))
 
-    head, entries = anyio.run(read)
-    if head is None:
-        raise InvalidRequestError(f"there is no run {run_id!r}.", remedy="See `detent runs list`.")
-    if format_ == "json":
-        journal = [{"seq": e.seq, "fence": e.fence, **event.to_json(e.event)} for e in entries]
-        whole = {**_summary(head), "snapshot": head.snapshot.to_json(), "journal": journal}
-        click.echo(json.dumps(whole, ensure_ascii=False, indent=2))
-        return
-    _show(head, entries)
+    anyio.run(read)
+
+
+def _print_whole(head: Head, entries: list[Entry]) -> None:
+    journal = [to_json(entry) for entry in entries]
+    whole = {**_summary(head), "snapshot": head.snapshot.to_json(), "journal": journal}
+    click.echo(json.dumps(whole, ensure_ascii=False, indent=2))
 
 
 def _show(head: Head, entries: list[Entry]) -> None:
-    snapshot = head.snapshot
     console = _console()
+    console.print(_facts(head))
+    table = Table(box=None, pad_edge=False)
+    for name in ("seq", "at", "event", ""):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        table.add_row(str(entry.seq), at(entry.event.at_ms), event.tag(entry.event), said(entry.event))
+    console.print(table)
+
+
+def _facts(head: Head, names: tuple[str, ...] = ()) -> Table:
+    """What there is to say of a run, or of it what is named."""
+    snapshot = head.snapshot
     facts = Table.grid(padding=(0, 2))
     rows = [
         ("run", snapshot.run_id),
         ("machine", f"{snapshot.machine} version {snapshot.version}, {snapshot.digest[:12]}"),
         ("status", f"{snapshot.status.value} in {snapshot.state or 'no state'}"),
         ("waits", _waits(head)),
+        ("inbox", ", ".join(_message(message) for message in head.inbox)),
         ("input", json.dumps(snapshot.input, ensure_ascii=False)),
         ("output", json.dumps(snapshot.output, ensure_ascii=False)),
         ("error", json.dumps(snapshot.error, ensure_ascii=False) if snapshot.error else ""),
     ]
     for name, value in rows:
-        if value and value != "null":
+        if value and value != "null" and (not names or name in names):
             facts.add_row(Text(name, "dim"), value)
-    console.print(facts)
-    table = Table(box=None, pad_edge=False)
-    for name in ("seq", "at", "event", ""):
-        table.add_column(name, overflow="fold")
-    for entry in entries:
-        table.add_row(str(entry.seq), _at(entry.event.at_ms), event.tag(entry.event), _said(entry))
-    console.print(table)
+    return facts
+
+
+def _message(message: Message) -> str:
+    return f"signal {message.name} ({message.id})" if isinstance(message, Signal) else "cancel"
 
 
 def _waits(head: Head) -> str:
     if head.is_final:
         return ""
     if head.worker is not None and head.claimable_at_ms is not None:
-        return f"held by {head.worker} until {_at(head.claimable_at_ms)} (fence {head.fence})"
-    return "for an event from outside" if head.claimable_at_ms is None else f"until {_at(head.claimable_at_ms)}"
-
-
-def _said(entry: Entry) -> str:
-    match entry.event:
-        case event.ActionReturned(_, name, _):
-            return name
-        case event.ActionFailed(_, failure) | event.StepRefused(_, failure):
-            return f"{failure.code}: {failure.message}"
-        case event.TimerFired(_, name):
-            return name
-        case event.MapFinished(_, items) if isinstance(items, list):
-            return f"{len(items)} items"
-        case _:
-            return ""
+        return f"held by {head.worker} until {at(head.claimable_at_ms)} (fence {head.fence})"
+    if head.claimable_at_ms is not None and head.claimable_at_ms <= time.time() * 1000:
+        return f"for a worker, since {at(head.claimable_at_ms)}"
+    return "for an event from outside" if head.claimable_at_ms is None else f"until {at(head.claimable_at_ms)}"
 
 
 def _summary(head: Head) -> dict[str, Any]:
@@ -155,14 +171,11 @@ def _summary(head: Head) -> dict[str, Any]:
         "fence": head.fence,
         "worker": head.worker,
         "claimable_at_ms": head.claimable_at_ms,
-        "created_at": _at(head.created_at_ms),
+        "created_at": at(head.created_at_ms),
         "output": snapshot.output,
         "error": snapshot.error,
+        "inbox": inbox_document(head.inbox),
     }
-
-
-def _at(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 @command.command("resume")

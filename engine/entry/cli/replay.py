@@ -1,0 +1,83 @@
+"""`detent replay RUN | FILE.json`: fold a journal with the definition its run began with, and compare.
+
+Nothing is performed and nothing written. Exit 0 when the journal gives the stored snapshot byte for byte, 1 with the
+first difference when it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import anyio
+import click
+
+from engine.core.snapshot import empty
+from engine.definition import Catalogue
+from engine.entry.assembly import Assembly
+from engine.entry.cli import EXIT_FAILED
+from engine.entry.cli.following import tag_of
+from engine.entry.cli.options import configuration, store_option
+from engine.entry.cli.wording import said
+from engine.entry.journals import exported, replay_file
+from engine.errors import InvalidRequestError
+from engine.handlers.registry import ACTIONS
+from engine.runs import Replayed, replayed
+from engine.runs.deliver import unknown
+from engine.runs.transaction import stored_snapshot
+
+
+@click.command("replay")
+@click.argument("what", metavar="RUN|FILE.json")
+@click.option("--export", "to", metavar="FILE", help="Write the run's journal with its definition to a file.")
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@store_option
+def command(what: str, to: str | None, format_: str, store: str | None) -> None:
+    """Fold a run's journal again and compare the outcome with the stored snapshot, byte for byte."""
+    if what.endswith(".json"):
+        if to is not None:
+            raise InvalidRequestError("--export goes with a run, and not with a file.")
+        run_id, found = replay_file(_read(what), what, Catalogue(ACTIONS.declarations()))
+    else:
+        run_id = what
+        found = anyio.run(_replayed, what, to, store)
+    if format_ == "json":
+        path = [{"seq": seq, "event": tag_of(given), "state": state} for seq, given, state, _ in found.path]
+        click.echo(json.dumps({"run_id": run_id, "path": path, "difference": found.difference}, ensure_ascii=False))
+    else:
+        _print(run_id, found)
+    sys.exit(0 if found.difference is None else EXIT_FAILED)
+
+
+async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
+    async with Assembly.for_reading(configuration(store=store)).engine() as app:
+        found = await stored_snapshot(app.store, run_id)
+        if found is None:
+            raise unknown(run_id)
+        head, stored = found
+        machine = await app.runs.definitions.machine(head.snapshot.digest)
+        entries = (await app.runs.journal(run_id))[: head.snapshot.seq]
+        if to is not None:
+            text = json.dumps(exported(machine, head, entries, stored), ensure_ascii=False, indent=1)
+            Path(to).write_text(text + "\n", encoding="utf-8")
+        begun = empty(run_id, machine.name, machine.version, machine.digest, head.snapshot.key)
+        return replayed(machine, begun, entries, stored)
+
+
+def _print(run_id: str, found: Replayed) -> None:
+    for seq, given, state, status in found.path:
+        told = f"{tag_of(given)} {said(given)}".rstrip()
+        click.echo(f"{seq:>4}  {told:<40}  {state or 'no state'} ({status})")
+    entries = f"{len(found.path)} entr{'y' if len(found.path) == 1 else 'ies'}"
+    if found.difference is None:
+        click.echo(f"Run {run_id}: {entries} give the stored snapshot, byte for byte.")
+    else:
+        click.echo(f"Run {run_id}: after {entries} there is a difference: {found.difference}.")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{path}: the file cannot be read: {error}.") from None
