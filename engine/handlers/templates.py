@@ -55,7 +55,7 @@ class _Invalid(Exception):
     parameters=("step", "picture_object", "manifest_object"),
 )
 async def build_requests(request: ActionRequest) -> Outcome | Failure:
-    """Answers `{symbol, timeframe, min_images, requested, requests, failures, manifest_object}`.
+    """Answers `{symbol, timeframe, min_images, requested, requests, failures, manifest_object, generated_at}`.
 
     `requests` are what can be asked for, in order: `{template_id, kind, symbol, timeframe, payload, object}`;
     `failures` are those that cannot, in the manifest's form. Fails with VALIDATION_FAILED for the whole step.
@@ -71,6 +71,7 @@ async def build_requests(request: ActionRequest) -> Outcome | Failure:
             "generatedAt": compact(step["claimed_at"]),
         }
         artifacts = request.service(Artifacts)  # type: ignore[type-abstract]  # a port is asked for by its protocol
+        plan["generated_at"] = step["claimed_at"]  # the pictures' names hold it, whenever they are published
         plan["manifest_object"] = _object(artifacts, request.params["manifest_object"], names)
     except _Invalid as invalid:
         return Failure("VALIDATION_FAILED", invalid.message, invalid.details or None)
