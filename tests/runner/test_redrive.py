@@ -272,10 +272,12 @@ async def test_only_the_newest_generation_of_a_key_is_redriven() -> None:
 
 
 def mapping(world: World, items: int, guard: str = "context.all.all(i, i.status == 'succeeded')") -> Any:
-    world.states("{C: {invoke: {action: act, with: {at: x}}, on: {done: OK}}, OK: {type: final, output: fine}}", "child")
+    world.states(
+        "{C: {invoke: {action: act, with: {at: x}}, on: {done: OK}}, OK: {type: final, output: fine}}", "child"
+    )
     states = (
         "{M: {map: {machine: child, items: '${input.items}', key: '${item}', concurrency: 3, assign: {all: '${result.items}'}},"
-        " on: {done: [{guard: \"%s\", target: END}, {target: NO}]}},"
+        ' on: {done: [{guard: "%s", target: END}, {target: NO}]}},'
         " END: {type: final, output: '${size(context.all)}'}, NO: {type: final, status: FAILED}}"
     ) % guard
     return world.states(states, "parent"), {"items": [f"i{number}" for number in range(items)]}

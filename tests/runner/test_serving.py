@@ -134,7 +134,9 @@ async def test_a_store_that_is_away_is_asked_again_ever_more_rarely() -> None:
         stop.set()
 
 
-async def stopped(world: World, program: Any, stalling: Stalling, grace_s: float, hurry: anyio.Event | None = None) -> None:
+async def stopped(
+    world: World, program: Any, stalling: Stalling, grace_s: float, hurry: anyio.Event | None = None
+) -> None:
     """A worker that is told to stop while it is in an action, which goes on if the grace time lets it."""
     stop = anyio.Event()
     async with world.engine("w1") as app, world.engine("door") as door, anyio.create_task_group() as tasks:
@@ -163,7 +165,9 @@ async def test_what_is_under_way_finishes_within_the_grace_time_and_nothing_new_
     world = World()
     stalling = stalling_action(world, "repeatable")
     await stopped(world, world.states(TWO), stalling, grace_s=10)
-    assert {(head["state"], head["worker"], head["begun"]) for head in world.documents("runs").values()} == {("B", None, False)}
+    assert {(head["state"], head["worker"], head["begun"]) for head in world.documents("runs").values()} == {
+        ("B", None, False)
+    }
     assert len(stalling.keys) == 2
     async with world.engine("w2") as app:
         assert await app.work_once() == 2
@@ -236,7 +240,10 @@ async def test_a_run_that_this_worker_cannot_take_is_tried_again_later() -> None
 # Bounds
 
 
-@pytest.mark.parametrize(("concurrency", "fits"), [(0, False), (1, True), (bounds.CONCURRENCY_MAX, True), (bounds.CONCURRENCY_MAX + 1, False), (True, False)])
+@pytest.mark.parametrize(
+    ("concurrency", "fits"),
+    [(0, False), (1, True), (bounds.CONCURRENCY_MAX, True), (bounds.CONCURRENCY_MAX + 1, False), (True, False)],
+)
 def test_concurrency_has_its_bound(concurrency: Any, *, fits: bool) -> None:
     if fits:
         Engine(store="memory:", concurrency=concurrency)
@@ -245,7 +252,10 @@ def test_concurrency_has_its_bound(concurrency: Any, *, fits: bool) -> None:
             Engine(store="memory:", concurrency=concurrency)
 
 
-@pytest.mark.parametrize(("grace_s", "fits"), [(-1, False), (0, True), (bounds.GRACE_S_MAX, True), (bounds.GRACE_S_MAX + 1, False), (float("nan"), False)])
+@pytest.mark.parametrize(
+    ("grace_s", "fits"),
+    [(-1, False), (0, True), (bounds.GRACE_S_MAX, True), (bounds.GRACE_S_MAX + 1, False), (float("nan"), False)],
+)
 async def test_the_grace_time_has_its_bound(grace_s: float, *, fits: bool) -> None:
     world = World()
     stop = anyio.Event()
