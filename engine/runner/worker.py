@@ -24,6 +24,9 @@ Result = TypeVar("Result")
 POLL_S: Final = 1.0
 """How often a worker that waits for others looks at the store."""
 
+LOOK_MS: Final = 2_000
+"""How often a worker that drives one run looks whether anybody has sent it a cancel or a signal."""
+
 CLAIMABLE_BATCH: Final = 64
 """Runs taken from one query of the store."""
 
@@ -124,7 +127,11 @@ class Worker:
         return Waited(head, head.is_final)
 
     async def _until_final(self, root: str, circle: Circle) -> Head:
+        looks_at_ms = self._clock.now_ms() + LOOK_MS
         while True:
+            if circle.active and self._clock.now_ms() >= looks_at_ms:
+                await self._notice(root, circle)
+                looks_at_ms = self._clock.now_ms() + LOOK_MS
             self._start_due(circle)
             if circle.active == 0:
                 if (error := circle.refused.get(root)) is not None:
@@ -138,6 +145,13 @@ class Worker:
                 if next_ms is None or next_ms > circle.gives_up_at_ms:
                     return head
             await self._pause(circle)
+
+    async def _notice(self, root: str, circle: Circle) -> None:
+        """Put on the schedule what somebody else has made claimable while this worker is busy: a cancelled parent."""
+        try:
+            circle.note(await self._runs.claimable_of(root, self._clock.now_ms(), CLAIMABLE_BATCH))
+        except StoreError as error:
+            self._observer.trouble("store_away", "WARNING", facts(error))
 
     async def _look_at_family(self, head: Head, circle: Circle) -> None:
         """Put on the schedule what is due or abandoned of a run: also what another process has started of it."""

@@ -277,9 +277,9 @@ def mapping(world: World, items: int, guard: str = "context.all.all(i, i.status 
     )
     states = (
         "{M: {map: {machine: child, items: '${input.items}', key: '${item}', concurrency: 3, assign: {all: '${result.items}'}},"
-        ' on: {done: [{guard: "%s", target: END}, {target: NO}]}},'
+        ' on: {done: [{guard: "GUARD", target: END}, {target: NO}]}},'
         " END: {type: final, output: '${size(context.all)}'}, NO: {type: final, status: FAILED}}"
-    ) % guard
+    ).replace("GUARD", guard)
     return world.states(states, "parent"), {"items": [f"i{number}" for number in range(items)]}
 
 
