@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format diagrams fixtures clean
+.PHONY: help demo test lint format diagrams endurance journals fixtures clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,6 +35,13 @@ format: $(STAMP) ## Format the code
 diagrams: $(STAMP) ## Draw the pictures of the project's machines again
 	$(BIN)/detent visualize machines/chart_export.yaml -o docs/images/chart_export.svg
 	$(BIN)/detent visualize machines/chart_request.yaml -o docs/images/chart_request.svg
+
+endurance: $(STAMP) ## Kill workers for a minute while runs come in, and account for everything
+	DETENT_ENDURANCE_S=60 $(BIN)/python -m pytest tests/endurance
+
+journals: $(STAMP) ## Write the journals that later releases must replay, beside those that are there
+	$(BIN)/python -m engine.testing.journals fixtures/journals
+	$(BIN)/python -m tests.end_to_end.test_steering fixtures/journals
 
 fixtures: $(STAMP) ## Record the committed fixtures and cassette again, against the simulator
 	$(BIN)/python -m engine.testing.recording
