@@ -56,7 +56,7 @@ class Fleet:
             "CHART_IMG_BASE_URL": url,
             "CHART_IMG_ACCOUNTS_JSON": json.dumps(accounts),
         }
-        self.living: list[subprocess.Popen[bytes]] = []
+        self.living: list[tuple[subprocess.Popen[bytes], Path]] = []
         self.killed = 0
         self.logs: list[Path] = []
 
@@ -65,22 +65,26 @@ class Fleet:
         self.logs.append(log)
         command = [sys.executable, "-m", "engine.entry.cli", "worker", "--concurrency", "8"]
         with log.open("wb") as out:
-            self.living.append(subprocess.Popen(command, env=self.env, cwd=ROOT, stdout=out, stderr=out))
+            made = subprocess.Popen(command, env=self.env, cwd=ROOT, stdout=out, stderr=out)
+        self.living.append((made, log))
 
     def kill_one(self, chance: random.Random) -> None:
-        victim = self.living.pop(chance.randrange(len(self.living)))
+        victim, _ = self.living.pop(chance.randrange(len(self.living)))
         victim.kill()
         victim.wait()
         self.killed += 1
 
     def stop(self) -> list[int]:
-        """SIGTERM to all; answers their exit statuses."""
-        for one in self.living:
+        """SIGTERM to all, once each has begun; answers their exit statuses."""
+        for _, log in self.living:
+            while b"worker_started" not in log.read_bytes():
+                time.sleep(0.05)
+        for one, _ in self.living:
             one.send_signal(signal.SIGTERM)
-        return [one.wait(timeout=30) for one in self.living]
+        return [one.wait(timeout=30) for one, _ in self.living]
 
     def end(self) -> None:
-        for one in self.living:
+        for one, _ in self.living:
             if one.poll() is None:
                 one.kill()
                 one.wait()

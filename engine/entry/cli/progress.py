@@ -28,6 +28,10 @@ from engine.entry.logs import LogObserver, configure
 from engine.runner.observer import Observer
 from engine.runs import Committed
 
+RUNS_KEPT: Final = 12
+ITEMS_KEPT: Final = 1_000
+"""Runs and items that the view remembers beside those under way: a worker serves for ever, and what has ended goes."""
+
 ITEMS_SHOWN: Final = 20
 """Lines for items: the ones under way first, then the latest to end."""
 
@@ -105,8 +109,15 @@ class LiveView:
         snapshot = committed.head.snapshot
         if committed.head.place is not None:
             self._items[snapshot.run_id] = (committed.head.place.key, snapshot)
+            if len(self._items) > ITEMS_KEPT:
+                ended = [one for one, (_, last) in self._items.items() if last.status.is_final]
+                _forget(self._items, ended, ITEMS_KEPT // 2)
             return
         self._runs[snapshot.run_id] = snapshot
+        if len(self._runs) > RUNS_KEPT:
+            resting = [one for one, last in self._runs.items() if last.status is not Status.RUNNING]
+            for run_id in _forget(self._runs, resting, RUNS_KEPT):
+                self._path.pop(run_id, None)
         path = self._path.setdefault(snapshot.run_id, [])
         for name in [branch.target for branch in committed.taken] or [snapshot.state]:
             leaf = name.rpartition(".")[2]
@@ -132,7 +143,7 @@ class LiveView:
     def trouble(self, event: str, severity: str, fields: Mapping[str, Any]) -> None:
         """See `Observer`."""
         said = ", ".join(f"{name}={value}" for name, value in fields.items())
-        colour = "red" if severity == "ERROR" else "yellow"
+        colour = {"ERROR": "red", "CRITICAL": "red", "INFO": "cyan"}.get(severity, "yellow")
         self._console.print(Text.assemble((event, colour), "  ", (self._secrets.redact(said)[:500], "dim")))
 
 
@@ -149,6 +160,14 @@ class _Notes(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             fields["exception"] = repr(record.exc_info[1])
         self._view.trouble(record.getMessage(), record.levelname, fields)
+
+
+def _forget(shown: dict[str, Any], may_go: list[str], most: int) -> list[str]:
+    """Take the oldest of those that may go, until at most `most` are left; answers which went."""
+    gone = may_go[: max(len(shown) - most, 0)]
+    for one in gone:
+        del shown[one]
+    return gone
 
 
 def _row(mark: RenderableType, text: Text) -> Table:

@@ -12,10 +12,11 @@ import sys
 import threading
 
 import anyio
+import anyio.lowlevel
 import click
 
 from engine.core.bounds import CONCURRENCY_MAX
-from engine.entry.application import DEFAULT_CONCURRENCY, Engine
+from engine.entry.application import DEFAULT_CONCURRENCY
 from engine.entry.assembly import Assembly
 from engine.entry.cli.options import (
     actions_option,
@@ -53,37 +54,45 @@ def command(
         assembly = Assembly(config, secrets, observer)
         assembly.concurrency = concurrency
 
-        async def work() -> int:
+        async def work_once() -> int:
             async with assembly.engine() as app:
-                return await app.work_once() if once else await _serve(app, observer, config.grace_s)
+                return await app.work_once()
 
-        driven = anyio.run(work)
+        try:
+            driven = anyio.run(work_once) if once else anyio.run(_serve, assembly, observer, config.grace_s)
+        except KeyboardInterrupt:
+            if once:
+                raise
+            driven = 0  # told to stop before it could listen for that
     what = f"{driven} run{'' if driven == 1 else 's'} driven"
     click.echo(f"{what}; nothing is due." if once else f"Stopped; runs were taken {driven} times.")
     _end()
 
 
-async def _serve(app: Engine, observer: Observer, grace_s: float) -> int:
+async def _serve(assembly: Assembly, observer: Observer, grace_s: float) -> int:
     """Work until a signal comes; a second one ends the grace time."""
     stop, hurry = anyio.Event(), anyio.Event()
-    observer.trouble("worker_started", "INFO", {"worker": app.worker_name})
     async with anyio.create_task_group() as tasks:
-
-        async def listen() -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for number in signals:
-                    name = signal.Signals(number).name
-                    if stop.is_set():
-                        observer.trouble("worker_hurries", "INFO", {"signal": name})
-                        hurry.set()
-                    else:
-                        observer.trouble("worker_stops", "INFO", {"signal": name, "grace_s": grace_s})
-                        stop.set()
-
-        tasks.start_soon(listen)
-        driven = await app.work(stop, grace_s, hurry)
+        # Listens before anything is opened: a worker may be told to stop while it starts.
+        tasks.start_soon(_listen, observer, stop, hurry, grace_s)
+        await anyio.lowlevel.checkpoint()
+        async with assembly.engine() as app:
+            observer.trouble("worker_started", "INFO", {"worker": app.worker_name})
+            driven = await app.work(stop, grace_s, hurry)
         tasks.cancel_scope.cancel()
     return driven
+
+
+async def _listen(observer: Observer, stop: anyio.Event, hurry: anyio.Event, grace_s: float) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if stop.is_set():
+                observer.trouble("worker_hurries", "INFO", {"signal": name})
+                hurry.set()
+            else:
+                observer.trouble("worker_stops", "INFO", {"signal": name, "grace_s": grace_s})
+                stop.set()
 
 
 def _end() -> None:
