@@ -12,7 +12,7 @@ from engine.core.machine import Pool
 from engine.core.secret import Secrets
 from engine.core.write import apply
 from engine.handlers.accounts import Account, AccountPools
-from engine.handlers.ledger import Ledger, exhaust, rate_key, reserve, usage_key
+from engine.handlers.ledger import Ledger, exhaust, rate_key, release, reserve, usage_key
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 TODAY, TOMORROW, YESTERDAY = "2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z", "2026-01-04T00:00:00Z"
@@ -247,3 +247,39 @@ def test_mock_mode_reads_and_writes_nothing():
     decision = reserve(mock, {}, NOON)
 
     assert (decision.outcome.name, decision.outcome.value["account_id"], decision.writes) == ("reserved", "a", ())
+
+
+@pytest.mark.parametrize(
+    ("stored", "used", "reserved_on", "left"),
+    [
+        (TODAY, 5, TODAY, 4),
+        (TODAY, 1, TODAY, 0),
+        (TODAY, 0, TODAY, 0),
+        (TOMORROW, 5, TODAY, 5),
+        (TODAY, 5, TOMORROW, 5),
+        (TODAY, 5, None, 5),
+    ],
+)
+def test_a_unit_is_given_back_in_its_own_day_and_never_below_none(stored, used, reserved_on, left):
+    books = Books(A, B, a={"windowStart": stored, "usageToday": used, "dailyLimit": 9})
+    request = books.request(account="a", window_start=reserved_on)
+    assert books.apply(release(request, books.documents, NOON)).name == "done"
+
+    assert books.usage("a") == {"windowStart": stored, "usageToday": left, "dailyLimit": 9}
+    assert books.usage("b") is None
+
+
+def test_a_unit_of_an_account_that_is_no_longer_listed_is_left_alone():
+    books = Books(A)
+    decision = release(books.request(account="gone", window_start=TODAY), books.documents, NOON)
+
+    assert (decision.outcome.name, decision.writes) == ("done", ())
+
+
+def test_a_unit_that_was_given_back_can_be_reserved_again():
+    books = Books(A, per_day=1)
+    window = books.reserve().value["window_start"]
+    assert books.reserve().name == "exhausted"
+    books.apply(release(books.request(account="a", window_start=window), books.documents, NOON))
+
+    assert books.reserve(NOON + timedelta(seconds=9)).name == "reserved"
