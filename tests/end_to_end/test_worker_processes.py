@@ -180,3 +180,15 @@ def test_a_run_is_cancelled_and_redriven_by_hand(shell):
     assert shell("runs", "signal", "r", "go", "--value", "3", "--wait").returncode == 0
     assert shell.shown("r")["output"] == 3
     assert shell("runs", "redrive", "r").returncode == 1
+
+
+def test_a_key_does_not_go_out_with_a_signal_or_a_reason(shell):
+    shell("run", "asking.yaml", "--run-id", "r", "--detach")
+    shell.env["CHART_IMG_ACCOUNTS_JSON"] = json.dumps([{"id": "main", "apiKey": "a-very-secret-key"}])
+    for refused in (
+        shell("runs", "signal", "r", "go", "--value", '{"k": "a-very-secret-key"}'),
+        shell("runs", "cancel", "r", "--reason", "a-very-secret-key"),
+    ):
+        assert (refused.returncode, "SECRET_LEAKED" in refused.stderr) == (1, True)
+        assert "a-very-secret-key" not in refused.stdout + refused.stderr
+    assert shell.shown("r")["inbox"] == []

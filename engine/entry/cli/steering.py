@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets as randomness
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import click
@@ -28,9 +28,11 @@ from engine.entry.cli.options import (
 from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.cli.run import report
 from engine.entry.loading import read_value
+from engine.handlers.accounts import parse_accounts
 from engine.runs import Delivered, Head
 from engine.runs.records import Cancel
 
+ACCOUNTS: Final = "CHART_IMG_ACCOUNTS_JSON"
 Driving = Callable[[Engine], Awaitable[RunResult]]
 _SUMMARY = click.option("--summary", type=click.Choice(["text", "json", "none"]), default="text", show_default=True)
 _WAIT = click.option("--wait", is_flag=True, help="Drive the run here, as `detent runs resume` does.")
@@ -116,7 +118,12 @@ def redrive(run_id: str, from_state: str | None, no_wait: bool, summary: str, **
 
 
 async def _with_engine(flags: dict[str, Any], send: Callable[[Engine], Awaitable[Delivered]]) -> Delivered:
-    async with Assembly.for_reading(configuration(store=flags["store"])).engine() as app:
+    config = configuration(store=flags["store"], accounts=flags["accounts"])
+    assembly = Assembly.for_reading(config)
+    if text := config.variables.get(ACCOUNTS):  # so that no key goes out with a value or a reason
+        for account in parse_accounts(text, ACCOUNTS):
+            assembly.secrets.add(account.api_key)
+    async with assembly.engine() as app:
         return await send(app)
 
 
