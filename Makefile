@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format diagrams endurance journals fixtures clean
+.PHONY: help demo test bench lint format diagrams endurance journals fixtures clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,6 +22,9 @@ test: $(STAMP) ## All tests, the linters and the type checker
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(STAMP) ## Measure speed side by side with others, on a bare and a slow disk
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(STAMP) ## The linters and the type checker alone
 	$(BIN)/python -m ruff check .
