@@ -54,7 +54,7 @@ PEERS: Final[dict[str, Peer]] = {
             "burr",
             "burr_application",
             "Burr",
-            ("burr==0.42.0",),
+            ("burr[tracking]==0.42.0",),
             f"{_WAL_FULL}: the journal mode set by us on its file",
         ),
         Peer(
@@ -94,7 +94,7 @@ def python_of(peer: Peer, folder: Path) -> Path:
 
 def versions(peer: Peer, folder: Path) -> dict[str, str]:
     """The installed version of each library that a peer names."""
-    names = [requirement.partition("==")[0] for requirement in peer.requirements]
+    names = [requirement.partition("==")[0].partition("[")[0] for requirement in peer.requirements]
     code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     found = subprocess.run([python_of(peer, folder), "-c", code, *names], check=True, capture_output=True, text=True)
     answer: dict[str, str] = json.loads(found.stdout)
