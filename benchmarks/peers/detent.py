@@ -32,8 +32,8 @@ class Commits:
 
 
 @asynccontextmanager
-async def opened(job: Job, *services: object) -> AsyncIterator[Any]:
-    """An engine on the job's folder, with the actions of this module."""
+async def opened(job: Job, *services: object, **more: Any) -> AsyncIterator[Any]:
+    """An engine on the job's folder, with the actions of this module; `more` goes to the engine as it is."""
     import engine
     from engine.handlers.registry import Registry
 
@@ -54,6 +54,7 @@ async def opened(job: Job, *services: object) -> AsyncIterator[Any]:
         actions=actions,
         services=services,
         concurrency=max(job.get("in_flight", 1), 20),
+        **more,
     ) as app:
         yield app
 
