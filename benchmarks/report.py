@@ -49,6 +49,17 @@ _COLUMNS: Final = {
     ),
     "start": (Column("wall_ms", "ms", 0),),
     "step": (Column("step_us", "µs/step", 2),),
+    "stored": (
+        Column("few", "runs/s with few", 0),
+        Column("many", "runs/s with many", 0),
+        Column("many_to_few", "many / few", 2),
+    ),
+    "items": (
+        Column("few", "µs/item of few", 0),
+        Column("many", "µs/item of many", 0),
+        Column("many_to_few", "many / few", 2),
+    ),
+    "memory": (Column("in_flight_kib", "KiB/run in flight", 1), Column("resting_kib", "KiB/run at rest", 2)),
 }
 
 _HEADINGS: Final = {column.figure: column.heading for columns in _COLUMNS.values() for column in columns} | {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmarks.measure import Bench, Figures, PeerFailedError, measure
@@ -17,7 +17,14 @@ from benchmarks.workloads import SHARE, SLOW_DISK_SHARE, Workload
 Rounds = dict[str, list[Figures]]
 """A workload's figures by peer, one for each round."""
 
-HEADLINE: Final = {"runs": "runs_per_s", "map": "wall_ms", "start": "wall_ms", "step": "step_us"}
+HEADLINE: Final = {
+    "runs": "runs_per_s",
+    "map": "wall_ms",
+    "start": "wall_ms",
+    "step": "step_us",
+    "stored": "many",
+    "items": "many",
+}
 """The figure of each kind that the table shows first, and that peers are compared by."""
 
 
@@ -36,7 +43,7 @@ def measure_rounds(bench: Bench, workload: Workload, peers: Sequence[str], round
     """So many rounds of a workload. A peer that fails is left out from then on, and the error is said."""
     found: Rounds = {peer: [] for peer in peers}
     modules: list[str] | None = None
-    for number in range(rounds):
+    for number in range(1 if workload.is_once else rounds):
         turned = [*peers[number % len(peers) :], *peers[: number % len(peers)]]
         for peer in turned:
             if peer not in found:
@@ -76,9 +83,3 @@ def ratio(ours: Sequence[Figures], theirs: Sequence[Figures], figure: str) -> tu
     """Ours divided by theirs, round by round: median, least and largest."""
     ratios = [mine[figure] / other[figure] for mine, other in zip(ours, theirs, strict=False)]
     return statistics.median(ratios), min(ratios), max(ratios)
-
-
-def headline(kind: str, figures: Mapping[str, Any]) -> float:
-    """The figure that stands for a workload's kind."""
-    value: float = figures[HEADLINE[kind]]
-    return value

@@ -48,6 +48,7 @@ _START, _SIGNAL, _GUARD, _ACTION = "w3-start", "w4-signal", "w4-guard", "w4-acti
 TARGETS: Final = (
     Target(_W1, "commits_per_run", "==", 6, "one for the start, one for each step", disks=BOTH, in_ci=True),
     Target(_W1, "syncs_per_run", "<=", 6.6, "one a commit, and a tenth for checkpoints", disks=BOTH, in_ci=True),
+    Target(_W1, "syncs_per_run", ">=", 6, "nothing is acknowledged that is not on the disk", disks=BOTH, in_ci=True),
     Target(_MANY, "syncs_per_step", "<=", 0.1, "runs in flight share their commits", disks=BOTH, in_ci=True),
     Target(_W1, "runs_per_s", ">=", 8, "DBOS builds each statement anew", Against("dbos")),
     Target(_W1, "runs_per_s", ">=", 3, "Huey commits three times a step", Against("huey"), in_ci=True),
@@ -72,5 +73,9 @@ TARGETS: Final = (
     ),
     Target(_SIGNAL, "step_us", "<=", 3, "one look-up in a table"),
     Target(_ACTION, "step_us", "<=", 3, "one look-up in a table"),
+    Target("w5-stored", "many_to_few", ">=", 0.9, "no cost grows with the runs that are stored"),
+    Target("w5-items", "many_to_few", "<=", 1.15, "no cost of an item grows with their number"),
+    Target("w5-memory", "in_flight_kib", "<=", 16, "a task, its claim and its context", in_ci=True),
+    Target("w5-memory", "resting_kib", "<=", 0.25, "none: it lies in the store; the rest is noise", in_ci=True),
     Target(_SIGNAL, "step_us", "<=", 0.2, "a fifth of the time", Against("transitions"), in_ci=True),
 )

@@ -11,7 +11,10 @@ from typing import Any, Final, NamedTuple
 
 
 class Workload(NamedTuple):
-    """One row of the issue's table, or a part of one. `kind` names the function of a peer that does it."""
+    """One row of the issue's table, or a part of one. `kind` names the function of a peer that does it.
+
+    `is_once`: it takes turns within one process, so one round of it is enough.
+    """
 
     name: str
     title: str
@@ -22,6 +25,7 @@ class Workload(NamedTuple):
     processes: int = 1
     needs_server: bool = False
     is_on_slow_disk: bool = True
+    is_once: bool = False
 
 
 _RUNS: Final = {"runs": 1000, "in_flight": 1, "warm_up": 20}
@@ -105,6 +109,34 @@ WORKLOADS: Final[dict[str, Workload]] = {
             ("detent", "dict"),
             {**_STEPS, "ring": "action"},
             {},
+            is_on_slow_disk=False,
+        ),
+        Workload(
+            "w5-stored",
+            "W5: runs of 5 steps, one at a time, with 1,000 and with 100,000 runs stored",
+            "stored",
+            ("detent",),
+            {"few": 1_000, "many": 100_000, "turns": 10},
+            {"many": 5_000},
+            is_on_slow_disk=False,
+            is_once=True,
+        ),
+        Workload(
+            "w5-items",
+            "W5: an item of a map of 100 and of one of 10,000",
+            "items",
+            ("detent",),
+            {"few": 100, "many": 10_000, "turns": 1},
+            {"many": 2_000},
+            is_on_slow_disk=False,
+        ),
+        Workload(
+            "w5-memory",
+            "W5: memory of a run",
+            "memory",
+            ("detent",),
+            {"in_flight": 2_000, "resting": 5_000},
+            {"in_flight": 1_000, "resting": 1_000},
             is_on_slow_disk=False,
         ),
     )

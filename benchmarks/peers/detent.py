@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve, since_spawned
+from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, Workload, serve, since_spawned
 
 MACHINES = Path(__file__).with_name("machines")
 
@@ -31,6 +31,31 @@ class Commits:
         return False
 
 
+class Held:
+    """Actions that are under way until `let_go` is set; `until` waits for so many of them."""
+
+    def __init__(self) -> None:
+        import anyio
+
+        self.let_go = anyio.Event()
+        self._changed = anyio.Event()
+        self._count = 0
+
+    async def until(self, count: int) -> None:
+        """Wait until so many have begun."""
+        import anyio
+
+        while self._count < count:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    async def until_let_go(self) -> None:
+        """What each action does."""
+        self._count += 1
+        self._changed.set()
+        await self.let_go.wait()
+
+
 @asynccontextmanager
 async def opened(job: Job, *services: object, **more: Any) -> AsyncIterator[Any]:
     """An engine on the job's folder, with the actions of this module; `more` goes to the engine as it is."""
@@ -46,6 +71,11 @@ async def opened(job: Job, *services: object, **more: Any) -> AsyncIterator[Any]
     @actions.action("bench.call", kind="repeatable")
     async def call(request: engine.ActionRequest) -> engine.Outcome:
         return engine.Outcome("done", {"length": await request.service(Caller)(request.params["url"])})
+
+    @actions.action("bench.hold", kind="repeatable")
+    async def hold(request: engine.ActionRequest) -> engine.Outcome:
+        await request.service(Held).until_let_go()
+        return engine.Outcome("done")
 
     folder = Path(job["folder"])
     async with engine.Engine(
@@ -196,5 +226,18 @@ def step(job: Job, watch: Watch) -> Figures:
     return figures
 
 
+def growth(name: str) -> Workload:
+    """A workload of `growth.py`, which is read when it is asked for: a start must not pay for it."""
+
+    def work(job: Job, watch: Watch) -> Figures:
+        from benchmarks.peers import growth
+
+        found: Figures = getattr(growth, name)(job, watch)
+        return found
+
+    return work
+
+
 if __name__ == "__main__":
-    serve({"runs": runs, "map": mapped, "start": start, "step": step})
+    grown = {name: growth(name) for name in ("stored", "items", "memory")}
+    serve({"runs": runs, "map": mapped, "start": start, "step": step, **grown})
