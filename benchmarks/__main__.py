@@ -1,34 +1,38 @@
-"""`python -m benchmarks`: measures, judges, and writes `results.json` and `table.md` beside this file.
+"""`python -m benchmarks`: measures detent beside its peers, judges, and writes `results.json` and `table.md`.
 
 In: which workloads, peers and disks, how many rounds, and a folder on the disk that is to be measured. Out: tables on
-stdout, progress on stderr. It ends with 1 when a target is missed.
+stdout, progress on stderr. It ends with 1 when a target is missed. `--small` is what CI runs, `--profile` what helps
+to find out why.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
+import pstats
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import apsw
 import click
 
-from benchmarks import report, syncs
-from benchmarks.environments import PEERS, versions
+from benchmarks import report, results, small, syncs
+from benchmarks.durability import Survived, killed_half_way
+from benchmarks.environments import PEERS
 from benchmarks.judge import Verdict, judged
-from benchmarks.measure import Bench
-from benchmarks.rounds import Rounds, measure_rounds, medians
-from benchmarks.targets import TARGETS, Disk
+from benchmarks.measure import Bench, measure
+from benchmarks.rounds import Rounds, job_of, measure_rounds
+from benchmarks.targets import TARGETS
 from benchmarks.workloads import WORKLOADS
 
-HERE: Final = Path(__file__).parent
 SLOW_US: Final = 1000
 """What the slow disk adds to each fsync, in microseconds: about a network disk's round trip."""
+
+SEEDS: Final = (1, 2, 3)
+"""Of the kills; each chooses another instant."""
+
+LINES: Final = 45
+"""Of a profile."""
 
 
 @click.command()
@@ -36,107 +40,106 @@ SLOW_US: Final = 1000
 @click.option("--peers", default=",".join(PEERS), help="Who takes part, separated by commas.")
 @click.option("--disks", default="bare,slow", help="bare, slow, or both.")
 @click.option("--rounds", default=5, help="Rounds on the bare disk; the slow one gets two fewer, at least one.")
-@click.option("--folder", type=click.Path(path_type=Path), default=HERE / ".cache", help="Lies on the disk to measure.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=results.HERE / ".cache",
+    help="For stores and environments; lies on the disk to measure.",
+)
 @click.option("--write/--no-write", default=True, help="Write results.json, table.md and the README's figures.")
-def main(only: str, peers: str, disks: str, rounds: int, folder: Path, write: bool) -> None:
+@click.option("--small", "is_small", is_flag=True, help="The minute that CI runs: counts and ratios alone.")
+@click.option("--profile", "is_profile", is_flag=True, help="Profile detent in the workloads of --only instead.")
+def main(
+    only: str, peers: str, disks: str, rounds: int, folder: Path, write: bool, is_small: bool, is_profile: bool
+) -> None:
     """Measure detent side by side with its peers."""
+    folder = folder.absolute()
     library = syncs.compiled(folder)
-    names = [name for name in WORKLOADS if any(name.startswith(prefix) for prefix in only.split(","))]
-    wanted = [disk for disk in ("bare", "slow") if disk in disks.split(",")]
     if library is None:
         print("no C compiler: fsyncs are not counted, and the slow disk is left out", file=sys.stderr)
-        wanted = [disk for disk in wanted if disk != "slow"]
-    found: dict[Disk, dict[str, Rounds]] = {}
-    for disk in wanted:
-        bench = Bench(folder.absolute(), library, SLOW_US if disk == "slow" else 0)
-        times = rounds if disk == "bare" else max(1, rounds - 2)
-        found[disk] = measured(bench, names, peers.split(","), times)
+    bench = Bench(folder, library)
+    names = [name for name in WORKLOADS if any(name.startswith(prefix) for prefix in only.split(","))]
+    if is_profile:
+        profiled(bench, names)
+    elif is_small:
+        gated(bench)
+    else:
+        wanted = [disk for disk in disks.split(",") if disk == "bare" or library is not None]
+        compared(bench, names, peers.split(","), wanted, rounds, write)
+
+
+def compared(
+    bench: Bench, names: Sequence[str], peers: Sequence[str], disks: Sequence[str], rounds: int, write: bool
+) -> None:
+    """The whole benchmark. Ends the process with 1 when a target is missed or a commit lost."""
+    found: results.Found = {}
+    if "bare" in disks:
+        found["bare"] = measured(bench, names, peers, rounds)
+    if "slow" in disks:
+        slow = [name for name in names if WORKLOADS[name].is_on_slow_disk]
+        found["slow"] = measured(bench._replace(delay_us=SLOW_US), slow, peers, max(1, rounds - 2))
+    survived = killed(SEEDS)
     verdicts = [verdict for disk, workloads in found.items() for verdict in judged(TARGETS, disk, workloads)]
-    machine = described(folder, rounds)
-    sheets = [
-        report.workload_sheet(name, disk, of_peers)
-        for disk, workloads in found.items()
-        for name, of_peers in workloads.items()
-        if of_peers
-    ]
-    sheets.append(report.targets_sheet(verdicts))
-    print(report.on_terminal(sheets), report.machine_line(machine), sep="\n")
+    machine = results.described(bench.folder, rounds)
+    print(report.on_terminal([*report.workload_sheets(found), report.targets_sheet(verdicts)]))
+    print(report.machine_line(machine))
     if write:
-        written(found, verdicts, machine, folder, sheets)
-    missed = sum(verdict.is_miss for verdict in verdicts)
-    if missed:
-        print(f"{missed} of {len(verdicts)} targets missed", file=sys.stderr)
-    sys.exit(1 if missed else 0)
+        results.write(found, verdicts, survived, machine, bench.folder)
+    ended(verdicts, survived)
+
+
+def gated(bench: Bench) -> None:
+    """The small benchmark. Ends the process with 1 when a target is missed or a commit lost."""
+    found, verdicts = small.gate(bench)
+    survived = killed(SEEDS[:1])
+    print(report.on_terminal([*report.workload_sheets({"bare": found}), report.targets_sheet(verdicts)]))
+    ended(verdicts, survived)
+
+
+def profiled(bench: Bench, names: Sequence[str]) -> None:
+    """A profile of detent in each workload: the file, and its first lines by own time."""
+    for name in names:
+        workload = WORKLOADS[name]
+        path = bench.folder / f"{name}.prof"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        job = job_of(workload, "detent", 0, small=False)
+        measure(bench, workload._replace(processes=1), "detent", job, profile=path)
+        print(f"{workload.title}: {path}")
+        pstats.Stats(str(path)).strip_dirs().sort_stats("tottime").print_stats(LINES)
 
 
 def measured(bench: Bench, names: Sequence[str], peers: Sequence[str], rounds: int) -> dict[str, Rounds]:
     """Every wanted workload on one disk."""
     found = {}
     for name in names:
-        workload = WORKLOADS[name]
-        if bench.delay_us and not workload.is_on_slow_disk:
-            continue
-        taking_part = [peer for peer in workload.peers if peer in peers]
-        print(f"{workload.title}: {', '.join(taking_part)}", file=sys.stderr)
-        found[name] = measure_rounds(bench, workload, taking_part, rounds)
+        taking_part = [peer for peer in WORKLOADS[name].peers if peer in peers]
+        if taking_part:
+            print(f"{WORKLOADS[name].title}: {', '.join(taking_part)}", file=sys.stderr)
+            found[name] = measure_rounds(bench, WORKLOADS[name], taking_part, rounds)
     return found
 
 
-def described(folder: Path, rounds: int) -> dict[str, Any]:
-    """The machine, as far as figures depend on it."""
-    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False)
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    return {
-        "cores": os.cpu_count(),
-        "processor": processor,
-        "system": platform.platform(),
-        "file_system": kind.stdout.strip() or "unknown file system",
-        "python": platform.python_version(),
-        "sqlite": apsw.sqlite_lib_version(),
-        "rounds": rounds,
-    }
+def killed(seeds: Sequence[int]) -> list[Survived]:
+    """What is left of a benchmark that was killed half-way, for each seed."""
+    survived = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            survived.append(killed_half_way(Path(folder), seed))
+    return survived
 
 
-def written(
-    found: dict[Disk, dict[str, Rounds]],
-    verdicts: Sequence[Verdict],
-    machine: dict[str, Any],
-    folder: Path,
-    sheets: Sequence[report.Sheet],
-) -> None:
-    """Everything that was measured as JSON, and the tables as Markdown."""
-    taking_part = sorted({peer for workloads in found.values() for rounds in workloads.values() for peer in rounds})
-    results = {
-        "machine": machine,
-        "peers": {
-            name: {
-                "title": PEERS[name].title,
-                "durability": PEERS[name].durability,
-                "versions": versions(PEERS[name], folder / "environments"),
-            }
-            for name in taking_part
-        },
-        "disks": {
-            disk: {
-                name: {
-                    peer: {"median": medians(figures), "rounds": figures} for peer, figures in rounds.items() if figures
-                }
-                for name, rounds in workloads.items()
-            }
-            for disk, workloads in found.items()
-        },
-        "targets": [
-            {**verdict.target._asdict(), "disk": verdict.disk, "reached": verdict.reached, "holds": verdict.holds}
-            for verdict in verdicts
-        ],
-    }
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    table = f"{report.machine_line(machine)}\n\n{report.in_markdown(sheets)}"
-    (HERE / "table.md").write_text(table, encoding="utf-8")
+def ended(verdicts: Sequence[Verdict], survived: Sequence[Survived]) -> None:
+    """Say what the whole comes to, and end the process."""
+    told, lost = sum(one.told for one in survived), sum(len(one.lost) for one in survived)
+    stuck = sum(len(one.unfinished) for one in survived)
+    print(
+        f"Killed half-way by SIGKILL, {len(survived)} times: {told:,} acknowledged commits, {lost} lost, "
+        f"{stuck} runs not brought to their end by who came next."
+    )
+    missed = sum(verdict.is_miss for verdict in verdicts)
+    promised = sum(verdict.must_hold for verdict in verdicts)
+    print(f"{promised - missed} of {promised} targets reached.")
+    sys.exit(1 if missed or not all(one.is_whole for one in survived) else 0)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -52,15 +52,21 @@ class Bench(NamedTuple):
         return self.folder / "environments"
 
 
-def measure(bench: Bench, workload: Workload, peer: str, job: Mapping[str, Any]) -> Figures:
-    """The figures of one peer doing one workload once. Raises `PeerFailedError`."""
-    place = bench.folder / "run"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+def measure(
+    bench: Bench, workload: Workload, peer: str, job: Mapping[str, Any], profile: Path | None = None
+) -> Figures:
+    """The figures of one peer doing one workload once. Raises `PeerFailedError`.
+
+    With `profile`, a cProfile of what was measured is written there; its figures are then not to be compared.
+    """
     python = python_of(PEERS[peer], bench.environments)
     environment = {name: value for name, value in os.environ.items() if name not in NEVER_INHERITED}
-    environment |= syncs.environment(bench.library, place / "syncs", bench.delay_us)
+    if profile is not None:
+        environment["BENCH_PROFILE"] = str(profile)
+    bench.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=bench.folder)))
+        environment |= syncs.environment(bench.library, place / "syncs", bench.delay_us)
         told = {**job, "workload": workload.kind, "peer": peer, "folder": str(place)}
         port = None
         if workload.needs_server:

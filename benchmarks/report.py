@@ -16,6 +16,7 @@ from rich.table import Table
 from benchmarks.environments import PEERS
 from benchmarks.judge import Verdict
 from benchmarks.rounds import HEADLINE, Rounds, medians, ratio
+from benchmarks.targets import Disk, Target
 from benchmarks.workloads import WORKLOADS
 
 DISKS: Final = {"bare": "bare disk", "slow": "1 ms added to each fsync"}
@@ -63,7 +64,8 @@ _COLUMNS: Final = {
 }
 
 _HEADINGS: Final = {column.figure: column.heading for columns in _COLUMNS.values() for column in columns} | {
-    "syncs_per_step": "fsyncs/step"
+    "syncs_per_step": "fsyncs/step",
+    "wall_ms": "ms",
 }
 
 
@@ -75,6 +77,16 @@ class Sheet(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
+def workload_sheets(found: Mapping[Disk, Mapping[str, Rounds]]) -> list[Sheet]:
+    """A sheet for each workload on each disk."""
+    return [
+        workload_sheet(name, disk, {peer: figures for peer, figures in rounds.items() if figures})
+        for disk, workloads in found.items()
+        for name, rounds in workloads.items()
+        if any(rounds.values())
+    ]
+
+
 def workload_sheet(name: str, disk: str, rounds: Rounds) -> Sheet:
     """Every peer of a workload, and how detent compares with it."""
     workload = WORKLOADS[name]
@@ -84,7 +96,11 @@ def workload_sheet(name: str, disk: str, rounds: Rounds) -> Sheet:
         middle = medians(found)
         cells = [shown(middle.get(column.figure), column.digits) for column in columns]
         rows.append([PEERS[peer].title, *cells, _compared(rounds, peer, HEADLINE[workload.kind])])
-    headings = ["", *(column.heading for column in columns), "detent / this"]
+    headings = ["", *(column.heading for column in columns)]
+    if len(rows) > 1:
+        headings.append("detent / this")
+    else:
+        rows = [row[:-1] for row in rows]
     return Sheet(f"{workload.title} ({DISKS[disk]})", headings, rows)
 
 
@@ -106,6 +122,42 @@ def targets_sheet(verdicts: Iterable[Verdict]) -> Sheet:
             ]
         )
     return Sheet("Targets", ["workload", "disk", "target", "reached", "", "because"], rows)
+
+
+SUMMARY: Final = (
+    ("w1-one", "bare"), ("w1-one", "slow"), ("w1-many", "bare"), ("w1-many", "slow"), ("w2-map", "bare"),
+    ("w3-start", "bare"),
+)  # fmt: skip
+"""The workloads that the README's one table shows, with their disks."""
+
+
+def summary_sheet(found: Mapping[Disk, Mapping[str, Rounds]], verdicts: Sequence[Verdict]) -> Sheet:
+    """One row for each peer, one column for each workload: the figure that it is compared by."""
+    columns = [(name, disk) for name, disk in SUMMARY if name in found.get(disk, {})]
+    peers = [peer for peer in PEERS if any(found[disk][name].get(peer) for name, disk in columns)]
+    rows = []
+    for peer in peers:
+        cells = []
+        for name, disk in columns:
+            figures = found[disk][name].get(peer)
+            figure = HEADLINE[WORKLOADS[name].kind]
+            cells.append(shown(medians(figures)[figure], 0) if figures else "–")
+        rows.append([PEERS[peer].title, *cells])
+    headings = [
+        f"{_SHORT[name]}{', slow disk' if disk == 'slow' else ''}, {_HEADINGS[HEADLINE[WORKLOADS[name].kind]]}"
+        for name, disk in columns
+    ]
+    promised = [verdict for verdict in verdicts if verdict.must_hold]
+    held = sum(verdict.holds for verdict in promised)
+    return Sheet(f"{held} of {len(promised)} targets reached", ["", *headings], rows)
+
+
+_SHORT: Final = {
+    "w1-one": "5 steps, one run at a time",
+    "w1-many": "5 steps, 64 runs in flight",
+    "w2-map": "map of 1000 calls",
+    "w3-start": "first step of a process",
+}
 
 
 def on_terminal(sheets: Iterable[Sheet]) -> str:
@@ -149,7 +201,7 @@ def shown(value: Any, digits: int) -> str:
 _TEXTS: Final = ("", "workload", "disk", "target", "reached", "because")
 
 
-def _claim(target: Any) -> str:
+def _claim(target: Target) -> str:
     heading = _HEADINGS.get(target.figure, target.figure)
     who = "" if target.peer == "detent" else f"{PEERS[target.peer].title}: "
     if target.against is None:

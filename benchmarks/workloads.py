@@ -136,8 +136,9 @@ WORKLOADS: Final[dict[str, Workload]] = {
             "memory",
             ("detent",),
             {"in_flight": 2_000, "resting": 5_000},
-            {"in_flight": 1_000, "resting": 1_000},
+            {"in_flight": 1_000, "resting": 1_500},
             is_on_slow_disk=False,
+            is_once=True,
         ),
     )
 }

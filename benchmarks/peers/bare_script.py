@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from benchmarks.peers.protocol import Figures, Job, Watch, serve, since_spawned
+from benchmarks.peers.protocol import Figures, Job, Watch, serve
 
 MACHINE = Path(__file__).with_name("machines") / "one_step.yaml"
 
@@ -34,7 +34,7 @@ def start(job: Job, watch: Watch) -> Figures:
             execute(statement, values)
             execute(NOTE, ("first", seq, BODY))
             execute("COMMIT")
-        return since_spawned(job)
+        return watch.since_spawned(job)
 
     return anyio.run(main)
 

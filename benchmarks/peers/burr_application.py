@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from burr.core import ApplicationBuilder, State, action
 from burr.core.persistence import SQLitePersister
 
-from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve, since_spawned
+from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve
 
 THREADS = 16
 
@@ -143,7 +143,7 @@ def mapped(job: Job, watch: Watch) -> Figures:
 def start(job: Job, watch: Watch) -> Figures:
     """One action in a fresh process, its state saved."""
     done = run(opened(job), "first", 1)
-    figures = since_spawned(job)
+    figures = watch.since_spawned(job)
     assert done == 1
     return figures
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSConfig
 
-from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve, since_spawned
+from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve
 
 THREADS = 16
 """With 64 threads DBOS waits longer for the file's lock and finishes no sooner."""
@@ -116,7 +116,7 @@ def start(job: Job, watch: Watch) -> Figures:
 
     launch(job)
     done = one_step()
-    figures = since_spawned(job)
+    figures = watch.since_spawned(job)
     assert done == 1
     return figures
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, Workload, serve, since_spawned
+from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, Workload, serve
 
 MACHINES = Path(__file__).with_name("machines")
 
@@ -190,7 +190,7 @@ def start(job: Job, watch: Watch) -> Figures:
     async def main() -> Figures:
         async with opened(job) as app:
             result = await app.run(app.load(MACHINES / "one_step.yaml"), {}, run_id="first")
-            figures = since_spawned(job)
+            figures = watch.since_spawned(job)
             assert result.status == "succeeded", result
             return figures
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from huey import SqliteHuey
 
-from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve, since_spawned
+from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve
 
 THREADS = 16
 
@@ -154,7 +154,7 @@ def start(job: Job, watch: Watch) -> Figures:
 
     result = step(0)
     queue.execute(queue.dequeue())
-    figures = since_spawned(job)
+    figures = watch.since_spawned(job)
     assert result.get() == 1
     return figures
 

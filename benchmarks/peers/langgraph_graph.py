@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
-from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve, since_spawned
+from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve
 
 
 class State(TypedDict, total=False):
@@ -133,7 +133,7 @@ def start(job: Job, watch: Watch) -> Figures:
 
     with SqliteSaver.from_conn_string(str(Path(job["folder"]) / "graph.db")) as saver:
         done = graph(1).compile(checkpointer=saver).invoke({"n": 0}, config("first"), durability="sync")
-        figures = since_spawned(job)
+        figures = watch.since_spawned(job)
     assert done["n"] == 1
     return figures
 

@@ -24,8 +24,15 @@ Figures = dict[str, Any]
 class Watch:
     """Measures one workload: `begin` when set up, `took` for each run or item, `end` with what else is known."""
 
-    def __init__(self, channel: TextIO) -> None:
+    def __init__(self, channel: TextIO, job: Job) -> None:
         self._channel = channel
+        self._profiles: Any = None
+        if "BENCH_PROFILE" in os.environ:
+            from benchmarks.peers.profiling import Profiles
+
+            self._profiles = Profiles(os.environ["BENCH_PROFILE"])
+            if job["workload"] == "start":
+                self._profiles.begin()
         self._took: list[float] = []
         self._failures: list[str] = []
 
@@ -33,6 +40,8 @@ class Watch:
         """Say that everything is set up, wait for the others, and start the clocks."""
         _say(self._channel, {"ready": True})
         sys.stdin.readline()
+        if self._profiles is not None:
+            self._profiles.begin()
         self._syncs = syncs()
         self._cpu = time.process_time()
         self._began = time.monotonic()
@@ -45,9 +54,18 @@ class Watch:
         """Note a run that was refused: a lock that was not had, say."""
         self._failures.append(f"{type(error).__name__}: {error}")
 
+    def since_spawned(self, job: Job) -> Figures:
+        """The figures of a start, from just before the process was made until now. For those, `begin` is not called."""
+        wall_s = time.monotonic() - float(job["spawned"])
+        if self._profiles is not None:
+            self._profiles.end()
+        return {"wall_s": wall_s, "errors": 0, "error": None}
+
     def end(self, **more: Any) -> Figures:
         """Stop the clocks. Times in seconds; those of single runs in milliseconds."""
         ended, cpu = time.monotonic(), time.process_time()
+        if self._profiles is not None:
+            self._profiles.end()
         slowest = sorted(self._took)
         figures = {
             "began": self._began,
@@ -74,7 +92,7 @@ def serve(workloads: dict[str, Workload]) -> None:
     job: Job = json.loads(sys.argv[1])
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    figures = workloads[job["workload"]](job, Watch(channel))
+    figures = workloads[job["workload"]](job, Watch(channel, job))
     _say(channel, {"figures": figures})
     sys.stdout.flush()
     sys.stderr.flush()
@@ -87,11 +105,6 @@ def syncs() -> int | None:
     if path is None:
         return None
     return int.from_bytes(Path(path).read_bytes(), sys.byteorder)
-
-
-def since_spawned(job: Job) -> Figures:
-    """The figures of a start: from just before the process was made until now."""
-    return {"wall_s": time.monotonic() - float(job["spawned"]), "errors": 0, "error": None}
 
 
 def _say(channel: TextIO, message: dict[str, Any]) -> None:
