@@ -24,6 +24,7 @@ HEADLINE: Final = {
     "step": "step_us",
     "stored": "many",
     "items": "many",
+    "memory": "in_flight_kib",
 }
 """The figure of each kind that the table shows first, and that peers are compared by."""
 
