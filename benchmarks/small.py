@@ -19,7 +19,8 @@ from benchmarks.workloads import WORKLOADS
 ROUNDS: Final = 3
 ROUNDS_AGAIN: Final = 5
 
-GATED: Final = tuple(target for target in TARGETS if target.in_ci)
+GATED: Final = tuple(target._replace(value=target.in_ci) for target in TARGETS if target.in_ci is not None)
+"""The targets of the small benchmark, with its own bounds."""
 
 
 def gate(bench: Bench) -> tuple[dict[str, Rounds], list[Verdict]]:

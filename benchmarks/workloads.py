@@ -136,7 +136,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
             "memory",
             ("detent",),
             {"in_flight": 2_000, "resting": 5_000},
-            {"in_flight": 1_000, "resting": 1_500},
+            {"in_flight": 1_000, "resting": 3_000},
             is_on_slow_disk=False,
             is_once=True,
         ),

@@ -20,13 +20,16 @@ from benchmarks.peers.protocol import Figures, Job, Watch
 
 RUNS_OF_A_TURN = 100
 
+IN_FLIGHT = 64
+"""Runs at once where runs are only made, not measured."""
 
-async def _run_all(app: Any, machine: Any, name: str, runs: int, in_flight: int) -> None:
+
+async def _run_all(app: Any, machine: Any, name: str, runs: int, in_flight: int, patience_s: float = 60) -> None:
     numbers = iter(range(runs))
 
     async def keep_running() -> None:
         for number in numbers:
-            await app.run(machine, {}, run_id=f"{name}-{number}")
+            await app.run(machine, {}, run_id=f"{name}-{number}", patience_s=patience_s)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(in_flight):
@@ -44,7 +47,7 @@ def stored(job: Job, watch: Watch) -> Figures:
                 folder.mkdir()
                 app = apps[name] = await stack.enter_async_context(opened({"folder": str(folder)}))
                 machine = app.load(MACHINES / "five_steps.yaml")
-                await _run_all(app, machine, "stored", job[name], 64)
+                await _run_all(app, machine, "stored", job[name], IN_FLIGHT)
             watch.begin()
             rates: dict[str, list[float]] = {name: [] for name in apps}
             for turn in range(job["turns"]):
@@ -92,14 +95,12 @@ def memory(job: Job, watch: Watch) -> Figures:
     async def main() -> Figures:
         async with opened({**job, "in_flight": job["in_flight"] * 2}, held) as app:
             rests = app.load(MACHINES / "rests.yaml")
-            for number in range(job["resting"]):
-                await app.run(rests, {}, run_id=f"warm-{number}", patience_s=0)
+            await _run_all(app, rests, "warm", job["resting"], IN_FLIGHT, patience_s=0)
             watch.begin()
             before = _resident_kib()
-            for number in range(job["resting"]):
-                result = await app.run(rests, {}, run_id=f"rests-{number}", patience_s=0)
-                assert result.status == "waiting", result
+            await _run_all(app, rests, "rests", job["resting"], IN_FLIGHT, patience_s=0)
             resting_kib = (_resident_kib() - before) / job["resting"]
+            assert len(await app.runs.claimable(2**53, 2 * job["resting"])) == 2 * job["resting"]
             return watch.end(resting_kib=resting_kib, in_flight_kib=await in_flight(app))
 
     async def in_flight(app: Any) -> float:
