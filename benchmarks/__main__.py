@@ -22,7 +22,7 @@ from benchmarks.environments import PEERS
 from benchmarks.judge import Verdict, judged
 from benchmarks.measure import Bench, measure
 from benchmarks.rounds import Rounds, job_of, measure_rounds
-from benchmarks.targets import TARGETS
+from benchmarks.targets import TARGETS, Target
 from benchmarks.workloads import WORKLOADS
 
 SLOW_US: Final = 1000
@@ -93,7 +93,7 @@ def gated(bench: Bench) -> None:
     found, verdicts = small.gate(bench)
     survived = killed(SEEDS[:1])
     print(report.on_terminal([*report.workload_sheets({"bare": found}), report.targets_sheet(verdicts)]))
-    ended(verdicts, survived)
+    ended(verdicts, survived, small.blind_spots(bench, verdicts))
 
 
 def profiled(bench: Bench, names: Sequence[str]) -> None:
@@ -128,8 +128,8 @@ def killed(seeds: Sequence[int]) -> list[Survived]:
     return survived
 
 
-def ended(verdicts: Sequence[Verdict], survived: Sequence[Survived]) -> None:
-    """Say what the whole comes to, and end the process."""
+def ended(verdicts: Sequence[Verdict], survived: Sequence[Survived], blind: Sequence[Target] = ()) -> None:
+    """Say what the whole comes to, and end the process. A gate that could not look at a target does not hold."""
     told, lost = sum(one.told for one in survived), sum(len(one.lost) for one in survived)
     stuck = sum(len(one.unfinished) for one in survived)
     print(
@@ -139,7 +139,9 @@ def ended(verdicts: Sequence[Verdict], survived: Sequence[Survived]) -> None:
     missed = sum(verdict.is_miss for verdict in verdicts)
     promised = sum(verdict.must_hold for verdict in verdicts)
     print(f"{promised - missed} of {promised} targets reached.")
-    sys.exit(1 if missed or not all(one.is_whole for one in survived) else 0)
+    for target in blind:
+        print(f"not measured: {report.claim(target)} ({target.workload})", file=sys.stderr)
+    sys.exit(1 if missed or blind or not all(one.is_whole for one in survived) else 0)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,12 @@ def judged(targets: Iterable[Target], disk: Disk, found: Mapping[str, Rounds]) -
     return verdicts
 
 
+def unmeasured(targets: Iterable[Target], verdicts: Iterable[Verdict]) -> list[Target]:
+    """The targets that nobody could judge: a peer that failed, or fsyncs that were not counted."""
+    known = [verdict.target for verdict in verdicts]
+    return [target for target in targets if target not in known]
+
+
 def _reached(target: Target, found: Mapping[str, Rounds]) -> tuple[float, float, float] | None:
     ours = found.get(target.workload, {}).get(target.peer)
     if not ours or ours[0].get(target.figure) is None:

@@ -115,7 +115,7 @@ def targets_sheet(verdicts: Iterable[Verdict]) -> Sheet:
             [
                 target.workload,
                 DISKS[verdict.disk],
-                _claim(target),
+                claim(target),
                 shown(verdict.reached, 2) + spread,
                 answer,
                 target.why,
@@ -201,7 +201,8 @@ def shown(value: Any, digits: int) -> str:
 _TEXTS: Final = ("", "workload", "disk", "target", "reached", "because")
 
 
-def _claim(target: Target) -> str:
+def claim(target: Target) -> str:
+    """A target in words: figure, relation, bound, and against whom."""
     heading = _HEADINGS.get(target.figure, target.figure)
     who = "" if target.peer == "detent" else f"{PEERS[target.peer].title}: "
     if target.against is None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Final
 
-from benchmarks.judge import Verdict, judged
+from benchmarks.judge import Verdict, judged, unmeasured
 from benchmarks.measure import Bench
 from benchmarks.rounds import Rounds, measure_rounds
 from benchmarks.targets import TARGETS, Target
@@ -33,6 +33,12 @@ def gate(bench: Bench) -> tuple[dict[str, Rounds], list[Verdict]]:
         found |= _measured(bench, missed, ROUNDS_AGAIN)
         verdicts = judged(GATED, "bare", found)
     return found, verdicts
+
+
+def blind_spots(bench: Bench, verdicts: Iterable[Verdict]) -> list[Target]:
+    """Gated targets that were not measured. Without a C compiler fsyncs cannot be, and that is said at the start."""
+    missing = unmeasured(GATED, verdicts)
+    return [target for target in missing if bench.library is not None or not target.figure.startswith("syncs")]
 
 
 def _measured(bench: Bench, targets: Iterable[Target], rounds: int) -> dict[str, Rounds]:
