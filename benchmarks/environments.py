@@ -86,7 +86,15 @@ def python_of(peer: Peer, folder: Path) -> Path:
     if not done.exists():
         print(f"making the environment of {peer.title}: {', '.join(peer.requirements)}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.requirements]
+        install: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *peer.requirements,
+        ]
         subprocess.run(install, check=True)
         done.write_text(wanted, encoding="utf-8")
     return python

@@ -137,7 +137,7 @@ def _together(found: list[Figures]) -> Figures:
     """The figures of processes that began at once, as of one."""
     if len(found) == 1:
         return found[0]
-    figures = {
+    figures: Figures = {
         name: None if found[0].get(name) is None else sum(one[name] for one in found)
         for name in ("cpu_s", "errors", "commits")
         if name in found[0]

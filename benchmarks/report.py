@@ -124,7 +124,7 @@ def targets_sheet(verdicts: Iterable[Verdict]) -> Sheet:
     return Sheet("Targets", ["workload", "disk", "target", "reached", "", "because"], rows)
 
 
-SUMMARY: Final = (
+SUMMARY: Final[tuple[tuple[str, Disk], ...]] = (
     ("w1-one", "bare"), ("w1-one", "slow"), ("w1-many", "bare"), ("w1-many", "slow"), ("w2-map", "bare"),
     ("w3-start", "bare"),
 )  # fmt: skip

@@ -114,7 +114,7 @@ def memory(job: Job, watch: Watch) -> Figures:
             for number in range(many):
                 tasks.start_soon(lambda name: app.run(machine, {}, run_id=name), f"many-{number}")
             await held.until(few + many)
-            kib = (_resident_kib() - before) / many
+            kib: float = (_resident_kib() - before) / many
             held.let_go.set()
         return kib
 
@@ -139,4 +139,4 @@ def _resident_kib() -> float:
         return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
