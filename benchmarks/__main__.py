@@ -20,7 +20,7 @@ from benchmarks import report, results, small, syncs
 from benchmarks.durability import Survived, killed_half_way
 from benchmarks.environments import PEERS
 from benchmarks.judge import Verdict, judged
-from benchmarks.measure import Bench, measure
+from benchmarks.measure import CACHE, Bench, measure
 from benchmarks.rounds import Rounds, job_of, measure_rounds
 from benchmarks.targets import TARGETS, Target
 from benchmarks.workloads import WORKLOADS
@@ -39,12 +39,17 @@ LINES: Final = 45
 @click.option("--only", default=",".join(WORKLOADS), help="Workloads, separated by commas; a prefix names several.")
 @click.option("--peers", default=",".join(PEERS), help="Who takes part, separated by commas.")
 @click.option("--disks", default="bare,slow", help="bare, slow, or both.")
-@click.option("--rounds", default=5, help="Rounds on the bare disk; the slow one gets two fewer, at least one.")
+@click.option(
+    "--rounds",
+    default=5,
+    type=click.IntRange(min=1),
+    help="Rounds on the bare disk; the slow one gets two fewer, at least one.",
+)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    default=results.HERE / ".cache",
-    help="For stores and environments; lies on the disk to measure.",
+    default=CACHE,
+    help="For the stores; lies on the disk to measure.",
 )
 @click.option("--write/--no-write", default=True, help="Write results.json, table.md and the README's figures.")
 @click.option("--small", "is_small", is_flag=True, help="The minute that CI runs: counts and ratios alone.")
@@ -53,6 +58,12 @@ def main(
     only: str, peers: str, disks: str, rounds: int, folder: Path, write: bool, is_small: bool, is_profile: bool
 ) -> None:
     """Measure detent side by side with its peers."""
+    for option, given, known in (
+        ("--only", only, WORKLOADS), ("--peers", peers, PEERS), ("--disks", disks, report.DISKS)
+    ):  # fmt: skip
+        unknown = [part for part in given.split(",") if not any(name.startswith(part) for name in known)]
+        if unknown:
+            raise click.UsageError(f"{option} does not know {', '.join(unknown)}; known are {', '.join(known)}.")
     folder = folder.absolute()
     library = syncs.compiled(folder)
     if library is None:
@@ -84,7 +95,7 @@ def compared(
     print(report.on_terminal([*report.workload_sheets(found), report.targets_sheet(verdicts)]))
     print(report.machine_line(machine))
     if write:
-        results.write(found, verdicts, survived, machine, bench.folder)
+        results.write(found, verdicts, survived, machine, bench.environments)
     ended(verdicts, survived)
 
 

@@ -25,13 +25,16 @@ from benchmarks.peers.protocol import STEPS
 from benchmarks.workloads import Workload
 
 ROOT: Final = Path(__file__).parent.parent
+CACHE: Final = ROOT / "benchmarks" / ".cache"
+"""What is made here and kept out of the repository: environments, the compiled library, profiles."""
+
 Figures = dict[str, Any]
 
 NEVER_INHERITED: Final = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH", "LD_PRELOAD")
 """Variables that would change what is measured: without its compiled modules a start measures the compiler."""
 
 
-LIMIT_S: Final = 300.0
+LIMIT_S: Final = 900.0
 """After which a measured process is given up."""
 
 
@@ -48,8 +51,8 @@ class Bench(NamedTuple):
 
     @property
     def environments(self) -> Path:
-        """The folder of the peers' virtual environments."""
-        return self.folder / "environments"
+        """The folder of the peers' virtual environments: always the same, whichever disk is measured."""
+        return CACHE / "environments"
 
 
 def measure(

@@ -47,12 +47,12 @@ def described(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def write(
-    found: Found, verdicts: Sequence[Verdict], survived: Sequence[Survived], machine: dict[str, Any], folder: Path
+    found: Found, verdicts: Sequence[Verdict], survived: Sequence[Survived], machine: dict[str, Any], environments: Path
 ) -> None:
     """`results.json`, `table.md`, and the figures of the README where it has a place for them."""
     results = {
         "machine": machine,
-        "peers": _peers(found, folder),
+        "peers": _peers(found, environments),
         "disks": {
             disk: {name: _of_peers(rounds) for name, rounds in workloads.items()} for disk, workloads in found.items()
         },
@@ -71,13 +71,13 @@ def write(
         README.write_text(report.placed(readme, table), encoding="utf-8")
 
 
-def _peers(found: Found, folder: Path) -> dict[str, Any]:
+def _peers(found: Found, environments: Path) -> dict[str, Any]:
     names = sorted({peer for workloads in found.values() for rounds in workloads.values() for peer in rounds})
     return {
         name: {
             "title": PEERS[name].title,
             "durability": PEERS[name].durability,
-            "versions": versions(PEERS[name], folder / "environments"),
+            "versions": versions(PEERS[name], environments),
         }
         for name in names
     }

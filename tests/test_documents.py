@@ -15,7 +15,12 @@ from engine.definition.diagram import draw
 from engine.handlers.registry import ACTIONS
 
 ROOT = Path(__file__).parent.parent
-PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "engine/runner/LEASES.md"]
+PROSE = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "engine/runner/LEASES.md",
+    ROOT / "benchmarks/README.md",
+]
 
 
 @pytest.mark.parametrize("name", ["chart_export", "chart_request"])
