@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pstats
+
 import pytest
 
 from benchmarks import syncs
@@ -52,3 +54,12 @@ def test_a_program_that_ends_without_figures_is_told_with_what_it_said(bench):
 
     with pytest.raises(PeerFailedError, match="KeyError: 'unknown'"):
         measure(bench, workload, "detent", dict(workload.job))
+
+
+def test_a_profile_names_what_was_run(bench, tmp_path):
+    workload = WORKLOADS["w1-one"]
+    job = {**workload.job, "runs": 10, "runs_of_all": 10}
+    measure(bench, workload, "detent", job, profile=tmp_path / "one.prof")
+
+    functions = {name for _, _, name in pstats.Stats(str(tmp_path / "one.prof")).stats}
+    assert {"nothing", "step"} <= functions
