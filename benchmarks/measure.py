@@ -103,7 +103,8 @@ class _Process:
             [python, "-m", f"benchmarks.peers.{module}", told],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
         )  # fmt: skip
-        self._limit = threading.Timer(LIMIT_S, self._process.kill)
+        self._is_given_up = False
+        self._limit = threading.Timer(LIMIT_S, self._give_up)
 
     def __enter__(self) -> Self:
         self._limit.start()
@@ -113,6 +114,10 @@ class _Process:
         self._limit.cancel()
         self._process.kill()
         self._process.communicate()
+
+    def _give_up(self) -> None:
+        self._is_given_up = True
+        self._process.kill()
 
     def ready(self) -> None:
         self._expect("ready")
@@ -132,7 +137,8 @@ class _Process:
         line = self._process.stdout.readline()
         if not line:
             _, said = self._process.communicate()
-            raise PeerFailedError(f"{self._name} ended without figures:\n{said[-4000:]}")
+            why = f"was given up after {LIMIT_S:.0f} s" if self._is_given_up else "ended without figures"
+            raise PeerFailedError(f"{self._name} {why}:\n{said[-4000:]}")
         return json.loads(line)[name]
 
 

@@ -6,6 +6,7 @@ import pstats
 
 import pytest
 
+from benchmarks import measure as measurement
 from benchmarks import syncs
 from benchmarks.measure import Bench, PeerFailedError, measure
 from benchmarks.workloads import WORKLOADS
@@ -63,3 +64,11 @@ def test_a_profile_names_what_was_run(bench, tmp_path):
 
     functions = {name for _, _, name in pstats.Stats(str(tmp_path / "one.prof")).stats}
     assert {"nothing", "step"} <= functions
+
+
+def test_a_program_that_hangs_is_given_up(bench, monkeypatch):
+    monkeypatch.setattr(measurement, "LIMIT_S", 0.0)
+    workload = WORKLOADS["w1-one"]
+
+    with pytest.raises(PeerFailedError, match="given up after 0 s"):
+        measure(bench, workload, "detent", dict(workload.job))
