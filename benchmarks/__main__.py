@@ -83,6 +83,9 @@ def compared(
     bench: Bench, names: Sequence[str], peers: Sequence[str], disks: Sequence[str], rounds: int, write: bool
 ) -> None:
     """The whole benchmark. Ends the process with 1 when a target is missed or a commit lost."""
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    machine = results.described(bench.folder, rounds)
+    print(report.machine_line(machine), file=sys.stderr)
     found: results.Found = {}
     if "bare" in disks:
         found["bare"] = measured(bench, names, peers, rounds)
@@ -91,7 +94,6 @@ def compared(
         found["slow"] = measured(bench._replace(delay_us=SLOW_US), slow, peers, max(1, rounds - 2))
     survived = killed(SEEDS)
     verdicts = [verdict for disk, workloads in found.items() for verdict in judged(TARGETS, disk, workloads)]
-    machine = results.described(bench.folder, rounds)
     print(report.on_terminal([*report.workload_sheets(found), report.targets_sheet(verdicts)]))
     print(report.machine_line(machine))
     if write:

@@ -227,5 +227,6 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     """Where it was measured, in one sentence."""
     return (
         f"{machine['cores']} cores ({machine['processor']}), {machine['file_system']}, Python {machine['python']}, "
-        f"SQLite {machine['sqlite']}; medians of {machine['rounds']} interleaved rounds."
+        f"SQLite {machine['sqlite']}; an fdatasync took {machine['fdatasync_ms']:g} ms and the load was "
+        f"{machine['load']:g} when it began; medians of {machine['rounds']} interleaved rounds."
     )

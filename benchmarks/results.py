@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +31,7 @@ Found = dict[Disk, dict[str, Rounds]]
 
 
 def described(folder: Path, rounds: int) -> dict[str, Any]:
-    """The machine, as far as figures depend on it."""
+    """The machine, as far as figures depend on it; `load` is what others had running when the benchmark began."""
     mounts = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True, check=False)
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -42,8 +45,23 @@ def described(folder: Path, rounds: int) -> dict[str, Any]:
         "file_system": (mounts.stdout.split() or ["unknown file system"])[-1],
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
+        "fdatasync_ms": _fdatasync_ms(folder),
+        "load": round(os.getloadavg()[0], 1),
         "rounds": rounds,
     }
+
+
+def _fdatasync_ms(folder: Path) -> float:
+    """The median of appending 4 KiB and waiting for the disk."""
+    took = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(101):
+            file.write(bytes(4096))
+            file.flush()
+            began = time.perf_counter()
+            getattr(os, "fdatasync", os.fsync)(file.fileno())
+            took.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(took), 3)
 
 
 def write(

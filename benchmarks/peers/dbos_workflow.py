@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSConfig
 from benchmarks.peers.protocol import STEPS, Figures, Job, Watch, serve
 
 THREADS = 16
-"""With 64 threads DBOS waits longer for the file's lock and finishes no sooner."""
+"""That run workflows; SQLite admits one writer at a time, whatever their number."""
 
 
 def launch(job: Job) -> None:

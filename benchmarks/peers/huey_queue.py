@@ -1,7 +1,7 @@
 """Huey on SQLite: a run is a pipeline of five tasks; each is enqueued, taken and its result stored, on the disk.
 
 The queue is worked in this process, without the consumer's polling, which would only add to its times: one at a time
-on the caller's thread, or by sixteen threads (more threads wait longer for each other and finish no sooner).
+on the caller's thread, or by sixteen threads; SQLite admits one writer at a time, whatever their number.
 """
 
 from __future__ import annotations
