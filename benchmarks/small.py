@@ -7,7 +7,7 @@ that is missed is measured again, with more rounds, before it counts.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from benchmarks.judge import Verdict, judged, unmeasured
@@ -30,7 +30,8 @@ def gate(bench: Bench) -> tuple[dict[str, Rounds], list[Verdict]]:
     missed = [verdict.target for verdict in verdicts if verdict.is_miss]
     if missed:
         print(f"{len(missed)} missed; measured again with {ROUNDS_AGAIN} rounds", file=sys.stderr)
-        found |= _measured(bench, missed, ROUNDS_AGAIN)
+        again = {name for target in missed for name in _workloads(target)}
+        found |= _measured(bench, GATED, ROUNDS_AGAIN, again)
         verdicts = judged(GATED, "bare", found)
     return found, verdicts
 
@@ -41,8 +42,15 @@ def blind_spots(bench: Bench, verdicts: Iterable[Verdict]) -> list[Target]:
     return [target for target in missing if bench.library is not None or not target.figure.startswith("syncs")]
 
 
-def _measured(bench: Bench, targets: Iterable[Target], rounds: int) -> dict[str, Rounds]:
-    """The workloads and peers that the targets speak of, those that are compared across workloads included."""
+def _workloads(target: Target) -> set[str]:
+    """Where a target's two figures come from."""
+    return {target.workload, (target.against and target.against.workload) or target.workload}
+
+
+def _measured(
+    bench: Bench, targets: Iterable[Target], rounds: int, only: Collection[str] = tuple(WORKLOADS)
+) -> dict[str, Rounds]:
+    """The workloads of `only` with every peer that the targets speak of: a ratio needs both in the same rounds."""
     needed: dict[str, set[str]] = {}
     for target in targets:
         needed.setdefault(target.workload, set()).add(target.peer)
@@ -50,7 +58,7 @@ def _measured(bench: Bench, targets: Iterable[Target], rounds: int) -> dict[str,
             needed.setdefault(target.against.workload or target.workload, set()).add(target.against.peer)
     found = {}
     for name, workload in WORKLOADS.items():
-        if name in needed:
+        if name in needed and name in only:
             peers = [peer for peer in workload.peers if peer in needed[name]]
             found[name] = measure_rounds(bench, workload, peers, rounds, small=True)
     return found
