@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any, Final
 
 from engine.artifacts.port import ABSENT, Artifacts
+from engine.core import canonical
 from engine.core.action import Failure, Outcome
 from engine.core.handler import ActionRequest
 from engine.errors import ArtifactError, ArtifactUnavailableError
@@ -119,7 +120,11 @@ async def manifest(request: ActionRequest) -> Outcome | Failure:
 def build_manifest(
     step: Mapping[str, Any], plan: Mapping[str, Any], items: list[Any], failures: list[Any]
 ) -> dict[str, Any]:
-    """The manifest as a value: `ChartsOutputsManifest` of the contract."""
+    """The manifest as a value: `ChartsOutputsManifest` of the contract.
+
+    Its bytes depend on the committed values alone: a context that was read back from the store has the same ones in
+    another order than the one that was in memory, and the manifest written again must be the same object.
+    """
     document = {
         "schemaVersion": 1,
         "runId": step["run_id"],
@@ -131,7 +136,9 @@ def build_manifest(
         "requested": plan["requested"],
         "items": items,
     }
-    return document if not failures else {**document, "failures": failures}
+    if failures:
+        document["failures"] = failures
+    return {name: canonical.decode(canonical.encode(value)) for name, value in document.items()}
 
 
 def _schema_problem(document: Mapping[str, Any]) -> Failure | None:
