@@ -13,7 +13,7 @@ Never shared between threads. A verb lets other tasks run before its work, never
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import anyio.lowlevel
@@ -38,13 +38,25 @@ Disturb: TypeAlias = Callable[[Documents, Sequence[Write]], Sequence[Write]]
 
 
 class MemoryStore:
-    """A `Store` in memory; see the module. `now_ms` answers milliseconds since 1970."""
+    """A `Store` in memory; see the module. `now_ms` answers milliseconds since 1970.
 
-    def __init__(self, now_ms: Callable[[], int] | None = None, disturb: Disturb | None = None) -> None:
+    `texts` is what it holds at first: canonical JSON by key, as `texts()` answers it.
+    """
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int] | None = None,
+        disturb: Disturb | None = None,
+        texts: Mapping[Key, str] | None = None,
+    ) -> None:
         self._now_ms = now_ms or _system_now_ms
         self._disturb = disturb
-        self._texts: dict[Key, str] = {}
+        self._texts: dict[Key, str] = dict(texts or {})
         self._closed = False
+
+    def texts(self) -> dict[Key, str]:
+        """Every document as canonical JSON, by key."""
+        return dict(self._texts)
 
     async def get_many(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
         await self._enter()
