@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test bench bench-small lint format diagrams endurance journals fixtures clean
+.PHONY: help demo test bench bench-small lint format diagrams endurance journals fixtures clean verify
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,13 @@ bench: $(STAMP) ## Measure speed side by side with others, on a bare and a slow 
 
 bench-small: $(STAMP) ## The minute of it that CI gates on: counts and ratios, no times
 	$(BIN)/python -m benchmarks --small
+
+EXPORT := machines/chart_export.yaml --load fixtures/documents --input '{"run_id": "20260105-080000_BTCUSDT_k3f7a"}'
+
+verify: $(STAMP) ## Every pair of crashes of an export of three charts, and 5,000 of one of eight: minutes
+	$(BIN)/detent verify $(EXPORT) --pairs all
+	$(BIN)/detent verify $(EXPORT) --pairs 1000 --semantics preconditions
+	$(BIN)/detent verify $(EXPORT) --items 8 --pairs 5000 --kind crash-pair
 
 lint: $(STAMP) ## The linters and the type checker alone
 	$(BIN)/python -m ruff check .

