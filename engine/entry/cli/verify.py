@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.definition import Catalogue
-from engine.entry.cli.options import actions_option, import_actions, read_flag
-from engine.entry.loading import read_document
+from engine.entry.cli.options import actions_option, import_actions
+from engine.entry.loading import read_document, read_flag
 from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS
 

@@ -64,7 +64,7 @@ class ChartExportWorld(World):
     )  # fmt: skip
 
     def prepare(self, machine: Machine, documents: dict[Key, Any], inputs: Sequence[Any], items: int | None) -> None:
-        """Leave the steps that the inputs name, or the one that would be picked; `items`: how many charts it asks for."""
+        """Leave the steps that the inputs name, or the one that would be picked, asking for `items` charts."""
         by_run: dict[str, set[str | None]] = {}
         for given in inputs:
             by_run.setdefault(str(given.get("run_id")), set()).add(given.get("step_id"))

@@ -6,6 +6,7 @@ ask for while they unwind raises `Crash`. One that stands still waits at its nex
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -50,6 +51,31 @@ class ProcessClock:
         await self._process.go()
         await anyio.sleep(max(seconds, 0))
         await self._process.go()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> ProcessTimer:
+        """See `Clock`."""
+        return ProcessTimer(self._process, seconds, callback)
+
+
+class ProcessTimer:
+    """A callback of one process: it waits while the process stands still, and a dead process has none."""
+
+    def __init__(self, process: Process, seconds: float, callback: Callable[[], object]) -> None:
+        self._process = process
+        self._callback = callback
+        self._handle = asyncio.get_running_loop().call_later(max(seconds, 0), self._due)
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        """See `Timer`."""
+        self._is_cancelled = True
+        self._handle.cancel()
+
+    def _due(self) -> None:
+        if self._process.is_frozen:
+            self._process.when_thawed.append(self._due)
+        elif self._process.is_alive and not self._is_cancelled:
+            self._callback()
 
 
 class ProcessStore:

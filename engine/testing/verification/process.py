@@ -72,6 +72,7 @@ class Process:
         self.effects = 0
         self.has_ended = asyncio.Event()
         self.moved = asyncio.Event()
+        self.when_thawed: list[Callable[[], None]] = []
         self._gate: asyncio.Event | None = None
         self._scope: anyio.CancelScope | None = None
 
@@ -130,6 +131,9 @@ class Process:
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.set()
+        waiting, self.when_thawed = self.when_thawed, []
+        for callback in waiting:
+            callback()
 
     @property
     def is_frozen(self) -> bool:
