@@ -6,16 +6,18 @@ import json
 
 import pytest
 
+from engine.core import canonical
 from engine.core.action import Outcome
 from engine.core.write import Key, Set
 from engine.handlers.registry import ACTIONS
-from engine.runs import Held
+from engine.runs import Held, inbox
 from engine.runs.records import Entry
 from engine.runs.runs import Runs
 from engine.store.port import Store
-from engine.testing.verification import play
+from engine.testing.verification import fencing, play
 from engine.testing.verification.rules import judge
 from engine.testing.verification.schedule import Schedule
+from engine.testing.verification.trace import Effect
 from tests.verification.settings import broken_rules, chart_export, variant
 
 
@@ -109,39 +111,26 @@ def test_a_step_finished_outside_of_the_transaction_disagrees_with_its_run():
 
 
 def test_a_lost_outcome_that_is_taken_for_none_repeats_the_paid_call(monkeypatch):
-    event_at_claim = Runs._event_at_claim
+    found_at_claim = inbox.found_at_claim
 
-    def never_interrupted(self, machine, head, now_ms):
-        return event_at_claim(self, machine, head._replace(begun=False), now_ms)
+    def never_interrupted(machine, head, begun, documents, now_ms):
+        return found_at_claim(machine, head, None, documents, now_ms)
 
-    monkeypatch.setattr(Runs, "_event_at_claim", never_interrupted)
+    monkeypatch.setattr(inbox, "found_at_claim", never_interrupted)
 
     found = broken_rules(chart_export(1), "crash", enough=3)
 
     assert {"unrepeatable-repeated", "call-without-unit"} <= set(found)
 
 
-def test_a_lease_that_is_not_respected_is_seen(monkeypatch):
-    claim = Runs.claim
+def test_a_lease_that_is_not_respected_is_seen():
+    key = Key("runs", "r1")
+    before = {"fence": 1, "worker": "w1", "claimable_at_ms": 60_000, "begun": True, "snapshot": "{}"}
+    taken = Set(key, {**before, "fence": 2, "worker": "w2"})
+    effect = Effect(1, "commit", "claim", "w2", 0)
 
-    async def an_hour_early(self, run_id):
-        transact = self.transact
-
-        async def ahead(keys, decide, *, operation=None):
-            return await transact(
-                keys, lambda documents, now_ms, token: decide(documents, now_ms + 3_600_000, token), operation=operation
-            )
-
-        self.transact = ahead
-        try:
-            return await claim(self, run_id)
-        finally:
-            self.transact = transact
-
-    monkeypatch.setattr(Runs, "claim", an_hour_early)
-    found = broken_rules(chart_export(1), "interleaved", "delivered-again", enough=1)
-
-    assert "lease-ignored" in found
+    assert ["lease-ignored"] == [found.rule for found in fencing.judge("w2", 59_999, effect, {key: before}, [taken])]
+    assert [] == list(fencing.judge("w2", 60_000, effect, {key: before}, [taken]))
 
 
 def test_a_manifest_before_its_pictures_is_seen_while_they_are_missing():
@@ -171,16 +160,15 @@ def test_a_manifest_before_its_pictures_is_seen_while_they_are_missing():
 
 
 def test_a_journal_that_does_not_say_what_happened_does_not_replay(monkeypatch):
-    to_document = Entry.to_document
+    writes = Entry.writes
 
-    def forgetful(self):
-        document = to_document(self)
-        event = json.loads(document["entry"])
+    def forgetful(self, text=None):
+        event = json.loads(self.text() if text is None else text)
         if event.get("name") == "built":
             event["value"] = {**event["value"], "symbol": "ANOTHER"}
-        return {**document, "entry": json.dumps(event)}
+        return writes(self, canonical.encode(event))
 
-    monkeypatch.setattr(Entry, "to_document", forgetful)
+    monkeypatch.setattr(Entry, "writes", forgetful)
     setting = chart_export(1)
     ending = play(setting, Schedule())
 

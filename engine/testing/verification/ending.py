@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.core import canonical
 from engine.core.write import Key
-from engine.runs.records import DEFINITIONS, JOURNAL, MAP_ITEMS, MAPS, RUN_KEYS, RUNS
+from engine.runs.records import (
+    DEFINITIONS,
+    JOURNAL,
+    JOURNAL_PARTS,
+    MAP_ITEMS,
+    MAPS,
+    RUN_KEYS,
+    RUNS,
+    SIGNALS,
+    SNAPSHOT_PARTS,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from engine.testing.verification.process import Call, Performance
@@ -39,7 +49,9 @@ TOUCHED: Final = "touchedByAnotherClient"
 _SLACK_MS: Final = 15 * 60 * 1000
 """Clocks of a schedule may be wrong by this much."""
 
-OWN: Final = (RUNS, JOURNAL, RUN_KEYS, MAPS, MAP_ITEMS, DEFINITIONS)
+OWN: Final = (
+    RUNS, JOURNAL, JOURNAL_PARTS, SNAPSHOT_PARTS, RUN_KEYS, MAPS, MAP_ITEMS, SIGNALS, DEFINITIONS,
+)  # fmt: skip
 """The engine's own collections."""
 
 
@@ -77,7 +89,9 @@ class Ending:
         for key, text in self.texts.items():
             if key.collection == JOURNAL:
                 entry = json.loads(text)
-                entry["event"] = canonical.decode(entry["entry"])
+                rest = [Key(JOURNAL_PARTS, f"{key.id}~{part}") for part in range(1, entry.get("parts", 1))]
+                more = [json.loads(self.texts[part])["text"] for part in rest]
+                entry["event"] = canonical.decode("".join((entry["entry"], *more)))
                 found.setdefault(entry["run_id"], []).append(entry)
         for entries in found.values():
             entries.sort(key=lambda entry: int(entry["seq"]))

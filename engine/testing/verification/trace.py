@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from engine.core import canonical
 from engine.core.write import Check, Create, Document, Key, Set, Update, Write
-from engine.runs.records import DEFINITIONS, JOURNAL, RUNS
+from engine.runs.records import DEFINITIONS, JOURNAL, JOURNAL_PARTS, RUNS
 
 COMMIT: Final = "commit"
 TIMER: Final = "timer"
@@ -86,7 +86,9 @@ def described(documents: Mapping[Key, Document | None], writes: Sequence[Write])
             heads[write.key.id] = write.document
         elif isinstance(write, Create) and collection == JOURNAL:
             entry: Any = write.document
-            event: Any = canonical.decode(entry["entry"])
+            rest = (other for other in writes if isinstance(other, Create) and other.key.collection == JOURNAL_PARTS)
+            more = [str(other.document["text"]) for other in rest if other.key.id.startswith(f"{write.key.id}~")]
+            event: Any = canonical.decode("".join((entry["entry"], *more)))
             steps.append(StepTaken(entry["run_id"], entry["seq"], entry["fence"], event))
         elif isinstance(write, Create) and collection == DEFINITIONS:
             others.append(f"keep the definition {write.document['name']}")
