@@ -122,7 +122,9 @@ class Driver:
             try:
                 effect = claim.effect
                 kind = self._performer.kind_of(effect.action) if isinstance(effect, Perform) else None
-                await self._runs.rest(claim, begun=kind is ActionKind.UNREPEATABLE)
+                await self._runs.release(claim, begun=kind is ActionKind.UNREPEATABLE)
+            except LeaseLostError:
+                pass  # somebody else has it, and nothing is ours to let go of
             except Exception as error:
                 self._let_go(claim, error)
 

@@ -27,6 +27,9 @@ POLL_S: Final = 1.0
 LOOK_MS: Final = 2_000
 """How often a worker that drives one run looks whether anybody has sent it a cancel or a signal."""
 
+HELD_MS: Final = 10
+"""How long a worker leaves a run alone that it asked for and did not get."""
+
 CLAIMABLE_BATCH: Final = 64
 """Runs taken from one query of the store."""
 
@@ -257,7 +260,8 @@ class Worker:
             circle.refused[run_id] = None
         elif taken.head.claimable_at_ms is not None:
             # The store's clock decides; where it is behind, asking at once again would be asking without end.
-            circle.add(run_id, max(taken.head.claimable_at_ms, now_ms + 10))
+            circle.not_before[run_id] = now_ms + HELD_MS
+            circle.add(run_id, max(taken.head.claimable_at_ms, circle.not_before[run_id]))
         return None
 
     async def _pause(self, circle: Circle) -> None:

@@ -244,6 +244,30 @@ class Runs:
         rested: Committed = await self.transact([key], decide)
         return rested
 
+    async def release(self, claim: Claim, *, begun: bool) -> Committed:
+        """As `rest`, for a worker that is stopped and may not have heard whether its last commit was applied.
+
+        Where it was, what that commit began has not been performed: nobody had gone on to it. Raises `LeaseLostError`.
+        """
+        key = head_key(claim.head.run_id)
+
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
+            head = head_in(documents, key)
+            is_unheard = head is not None and head.snapshot.seq > claim.head.snapshot.seq
+            if head is None or head.fence != claim.head.fence or not is_unheard:
+                head = self.own(claim, documents)
+            if head.worker is None:
+                return [Check(key)], Committed(head, None)
+            until = self.rests_until(claim.machine, head, now_ms)
+            rested = head._replace(
+                worker=None, begun=begun and not is_unheard, claimable_at_ms=until, updated_at_ms=now_ms
+            )
+            woken = () if until is None else ((head.run_id, until),)
+            return [Set(key, rested.to_document())], Committed(rested, None, woken)
+
+        released: Committed = await self.transact([key], decide)
+        return released
+
     # Committing
 
     async def commit(self, claim: Claim, event: Event, writes: Sequence[Write] = ()) -> Committed:

@@ -283,3 +283,39 @@ async def test_a_handlers_document_with_a_token_of_its_own_is_no_journal_entry()
     world.store.after = uncertain
     async with world.engine() as app:
         assert (await app.run(world.states(ONE), {}, run_id="r")).status == "succeeded"
+
+
+@pytest.mark.parametrize("kind", ["repeatable", "unrepeatable"])
+async def test_a_worker_that_is_stopped_before_it_heard_of_its_commit_lets_go_of_the_run(kind: str) -> None:
+    """Found by verification: it presented the claim of the step before, and the run waited out its lease."""
+    world = World()
+    calls: list[str] = []
+    unheard = anyio.Event()
+
+    @world.action("act", kind)
+    async def act(request: engine.ActionRequest) -> Outcome:
+        calls.append(request.state)
+        return Outcome("done")
+
+    async def hold_back(keys: Any) -> None:
+        if any(key.collection == "journal" and key.id.endswith("2") for key in keys):
+            world.store.after = None
+            unheard.set()
+            await anyio.sleep_forever()
+
+    program = world.states(
+        TWICE if kind == "unrepeatable" else TWICE.replace(", interrupted: B", "").replace(", interrupted: END", "")
+    )
+    world.store.after = hold_back
+    began = world.clock.now_ms()
+    async with world.engine("w1") as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: app.run(program, {}, run_id="r"))
+        await unheard.wait()
+        tasks.cancel_scope.cancel()
+    head = world.head("r")
+    assert (head["worker"], head["begun"], head["claimable_at_ms"]) == (None, False, began)
+    assert world.observer.troubles == []
+    async with world.engine("w2") as app:
+        assert (await app.resume("r")).status == "succeeded"
+    assert (calls, world.clock.now_ms()) == (["A", "B"], began)
+    world.expect_sound()
