@@ -32,6 +32,9 @@ PUBLIC_BASE_URL: Final = "https://api.chart-img.com"
 LEASE_S_RANGE: Final = (1.0, 3600.0)
 GRACE_S_RANGE: Final = (0.0, float(GRACE_S_MAX))
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
+_PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,62}")
+_DATABASE: Final = re.compile(r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]")
+_FIRESTORE: Final = re.compile(r"firestore://([^/]+)(/[^/]*)?")
 _UTC: Final = ("UTC", "Etc/UCT", "Etc/Zulu", "Zulu", "UCT", "Etc/Universal", "Universal")
 """Names of UTC that the API does not list; `Etc/UTC` is its own default."""
 
@@ -78,7 +81,7 @@ def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Conf
             "CHARTS_API_MODE", "'record' is refused where TDA_ENV or ENV says production.", remedy="Use real, or mock."
         )
     return Configuration(
-        store=_store(environ.get("DETENT_STORE") or DEFAULT_STORE),
+        store=_store(environ),
         artifacts=_artifacts(environ.get("DETENT_ARTIFACTS") or DEFAULT_ARTIFACTS),
         bucket=_bucket(environ),
         mode=mode,
@@ -105,10 +108,32 @@ def _one_of(
     return value
 
 
-def _store(url: str) -> str:
+def _store(environ: Mapping[str, str]) -> str:
+    url = environ.get("DETENT_STORE") or DEFAULT_STORE
     if url == "memory:" or (url.startswith("sqlite:///") and len(url) > len("sqlite:///")):
         return url
-    raise ConfigurationError("DETENT_STORE", "names no store.", remedy="Use sqlite:///PATH or memory:.")
+    if url in ("firestore:", "firestore://") or _FIRESTORE.fullmatch(url):
+        return _firestore(environ, *url.removeprefix("firestore:").removeprefix("//").split("/"))
+    raise ConfigurationError(
+        "DETENT_STORE", "names no store.", remedy="Use sqlite:///PATH, memory:, or firestore://PROJECT/DATABASE."
+    )
+
+
+def _firestore(environ: Mapping[str, str], project: str, database: str = "") -> str:
+    """The whole address: what a URL leaves open, the contract's own variables say."""
+    project = project or environ.get("GOOGLE_CLOUD_PROJECT", "")
+    database = database or environ.get("FIRESTORE_DB", "") or "(default)"
+    if not _PROJECT.fullmatch(project):
+        raise ConfigurationError(
+            "GOOGLE_CLOUD_PROJECT",
+            "is no project's id, and DETENT_STORE names none either." if project else "is not set.",
+            remedy="Set it, or name the project in the store: firestore://PROJECT/DATABASE.",
+        )
+    if not _DATABASE.fullmatch(database):
+        raise ConfigurationError(
+            "FIRESTORE_DB", "is no database's id.", remedy="Use (default), or 4 to 63 lower-case letters, digits and -."
+        )
+    return f"firestore://{project}/{database}"
 
 
 def _artifacts(url: str) -> str:

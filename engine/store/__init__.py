@@ -40,9 +40,7 @@ async def open_store(url: str, *, indexes: Sequence[Index] = (), now_ms: Callabl
 async def _open_firestore(rest: str, now_ms: Callable[[], int] | None) -> Store:
     project, _, database = rest.removeprefix("//").partition("/")
     if not rest.startswith("//") or not project or "/" in database:
-        raise ConfigurationError(
-            "DETENT_STORE", "firestore needs a project: firestore://PROJECT/DATABASE.", remedy=_REMEDY
-        )
+        raise ConfigurationError("DETENT_STORE", "firestore needs a project and a database.", remedy=_REMEDY)
     try:
         from engine.store.firestore import DEFAULT_DATABASE, FirestoreStore
     except ModuleNotFoundError as error:

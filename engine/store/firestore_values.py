@@ -41,13 +41,13 @@ NAME_BYTES_MAX: Final = 1500
 """Of a field's name, and of a field path."""
 
 LEAVES_MAX: Final = 10_000
-"""Values that are stored natively in one document: Firestore makes up to three index entries of each, and takes 40,000."""
+"""Values that stand natively in one document: Firestore makes up to three index entries of each, and takes 40,000."""
 
 NATIVE_BYTES_MAX: Final = 1_048_576 - 4_096
 """Of a stored document, as Firestore counts. Left open is room for the longest name, and for a count a little off."""
 
-SURELY_NATIVE_BYTES: Final = 64 * 1024
-"""A canonical text of this size is within every bound, whatever it holds: no value takes more than 16 times its text."""
+SURELY_NATIVE_CHARACTERS: Final = 16 * 1024
+"""A canonical text of this length is within every bound, whatever it holds."""
 
 _RESERVED: Final = re.compile(r"__.*__", re.DOTALL)
 
@@ -57,7 +57,7 @@ def encode_document(key: Key, document: Document, text: str) -> dict[str, Any]:
     if not _is_storable_map(document):
         return {MARK: _value(bytes_value=_deflated(document))}
     fields = {name: encode(value) for name, value in document.items()}
-    if len(text) > SURELY_NATIVE_BYTES // 4:
+    if len(text) > SURELY_NATIVE_CHARACTERS:
         _shrink(key, document, fields)
     return fields
 
@@ -80,7 +80,7 @@ def is_text(value: Any) -> bool:
     return value.WhichOneof("value_type") == "map_value" and _marked(value.map_value.fields) is not None
 
 
-def bound_of(value: str | int | float | bool) -> Any:
+def bound_of(value: str | float | bool) -> Any:
     """A `Value` to compare with. An integer beyond 64 bits becomes the nearest number that is no integer."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         try:
@@ -168,10 +168,8 @@ def _shrink(key: Key, document: Document, fields: dict[str, Any]) -> None:
     room = NATIVE_BYTES_MAX - sum(len(name.encode()) + 1 for name in fields) - 32
     # Leaves count in bytes as well, so that "largest" means both.
     for name in sorted(sizes, key=lambda name: max(sizes[name][0], sizes[name][1] * 100), reverse=True):
-        if (
-            sum(size for size, _ in sizes.values()) <= room
-            and sum(leaves for _, leaves in sizes.values()) <= LEAVES_MAX
-        ):
+        size, leaves = (sum(column) for column in zip(*sizes.values(), strict=True))
+        if size <= room and leaves <= LEAVES_MAX:
             return
         small = Value()
         small.map_value.fields[MARK].bytes_value = _deflated(document[name])

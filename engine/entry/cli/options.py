@@ -19,7 +19,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def store_option(command: Command) -> Command:
     """--store URL."""
-    return click.option("--store", metavar="URL", help="Where runs are kept: sqlite:///PATH or memory:.")(command)
+    where = "Where runs are kept: sqlite:///PATH, firestore://PROJECT/DATABASE or memory:."
+    return click.option("--store", metavar="URL", help=where)(command)
 
 
 def artifacts_options(command: Command) -> Command:
