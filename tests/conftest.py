@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import os
+import shutil
 import sys
+from collections.abc import Iterator
 
 import pytest
+
+from engine.testing.firestore_emulator import EMULATOR_HOST, EmulatorMissingError, fresh_project, shared_firestore
 
 LOOPBACK_NAMES = {"localhost", "", None}
 _EVENTS = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}
@@ -49,6 +54,26 @@ sys.addaudithook(guard)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def firestore_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an emulator that all tests share, of every worker; without one its tests are skipped."""
+    base = tmp_path_factory.getbasetemp()
+    try:
+        with shared_firestore(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) as emulator:
+            yield emulator.host
+    except EmulatorMissingError as error:
+        if os.environ.get("CI") and shutil.which("gcloud"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def firestore(firestore_emulator: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty store in the emulator."""
+    monkeypatch.setenv(EMULATOR_HOST, firestore_emulator)
+    return f"firestore://{fresh_project()}/(default)"
 
 
 def pytest_sessionfinish() -> None:

@@ -73,7 +73,9 @@ def refused_commit(place: Place, error: Exception) -> DetentError:
 
 def away(place: Place, error: BaseException) -> StoreUnavailableError:
     """Nobody answered, or not in time."""
-    remedy = "Start it again: it keeps nothing on the disk." if place.emulator else "Trying again later is right."
+    remedy = (
+        "Start the emulator, or unset FIRESTORE_EMULATOR_HOST." if place.emulator else "Trying again later is right."
+    )
     return StoreUnavailableError(f"{place} cannot be reached now ({type(error).__name__}).", remedy=remedy)
 
 

@@ -24,7 +24,7 @@ from google.cloud.firestore_v1.types import document as documents
 from engine.core import canonical
 from engine.core.bounds import DOCUMENT_BYTES_MAX
 from engine.core.canonical import Json
-from engine.core.write import Document, Key
+from engine.core.write import Document
 
 # The messages of protobuf itself: the wrappers of the client library take ten times as long to fill.
 Value: Any = documents.Value.pb()
@@ -49,16 +49,19 @@ NATIVE_BYTES_MAX: Final = 1_048_576 - 4_096
 SURELY_NATIVE_CHARACTERS: Final = 16 * 1024
 """A canonical text of this length is within every bound, whatever it holds."""
 
+WORTH_DEFLATING_BYTES: Final = 512
+"""Of a field; a document of nothing but smaller ones is deflated as a whole."""
+
 _RESERVED: Final = re.compile(r"__.*__", re.DOTALL)
 
 
-def encode_document(key: Key, document: Document, text: str) -> dict[str, Any]:
+def encode_document(document: Document, text: str) -> dict[str, Any]:
     """The stored fields of a document whose canonical text is `text`."""
     if not _is_storable_map(document):
         return {MARK: _value(bytes_value=_deflated(document))}
     fields = {name: encode(value) for name, value in document.items()}
-    if len(text) > SURELY_NATIVE_CHARACTERS:
-        _shrink(key, document, fields)
+    if len(text) > SURELY_NATIVE_CHARACTERS and not _shrink(document, fields):
+        return {MARK: _value(bytes_value=_deflated(document))}
     return fields
 
 
@@ -162,19 +165,23 @@ def _is_name(name: str) -> bool:
     return bool(name) and len(name.encode()) <= NAME_BYTES_MAX and not _RESERVED.fullmatch(name)
 
 
-def _shrink(key: Key, document: Document, fields: dict[str, Any]) -> None:
-    """Deflate the largest fields of a document until Firestore can hold it."""
+def _shrink(document: Document, fields: dict[str, Any]) -> bool:
+    """Deflate the largest fields of a document until Firestore can hold it; false when all its fields are small."""
     sizes = {name: size_of(value) for name, value in fields.items()}
-    room = NATIVE_BYTES_MAX - sum(len(name.encode()) + 1 for name in fields) - 32
+    size = 32 + sum(len(name.encode()) + 1 + sizes[name][0] for name in fields)
+    leaves = sum(inner for _, inner in sizes.values())
     # Leaves count in bytes as well, so that "largest" means both.
     for name in sorted(sizes, key=lambda name: max(sizes[name][0], sizes[name][1] * 100), reverse=True):
-        size, leaves = (sum(column) for column in zip(*sizes.values(), strict=True))
-        if size <= room and leaves <= LEAVES_MAX:
-            return
-        small = Value()
-        small.map_value.fields[MARK].bytes_value = _deflated(document[name])
-        if size_of(small)[0] < sizes[name][0] or sizes[name][1] > 1:
-            fields[name], sizes[name] = small, size_of(small)
+        if size <= NATIVE_BYTES_MAX and leaves <= LEAVES_MAX:
+            return True
+        if sizes[name][0] < WORTH_DEFLATING_BYTES:
+            return False
+        fields[name] = Value()
+        fields[name].map_value.fields[MARK].bytes_value = _deflated(document[name])
+        after = size_of(fields[name])
+        size += after[0] - sizes[name][0]
+        leaves += after[1] - sizes[name][1]
+    return size <= NATIVE_BYTES_MAX and leaves <= LEAVES_MAX
 
 
 def _deflated(value: object) -> bytes:

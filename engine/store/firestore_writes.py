@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from google.cloud.firestore_v1.field_path import FieldPath as ApiPath
 from google.cloud.firestore_v1.types import common, document, write
 
-from engine.core.write import Check, Create, Delete, FieldPath, Key, Set, Update, Write
+from engine.core.write import Check, Create, Delete, FieldPath, Set, Update, Write
 from engine.store.firestore_values import MARK, NAME_BYTES_MAX, Fields, encode_document, is_text
 from engine.store.port import document_of
 
@@ -41,12 +41,12 @@ def guarded(name: str, asked: Write, read: Read, after: str | None) -> Any:
     match asked:
         case Create() | Set():
             assert after is not None
-            stored = encode_document(asked.key, document_of(after), after)
+            stored = encode_document(document_of(after), after)
             return _Write(update=_Document(name=name, fields=stored), current_document=condition)
-        case Update(key, fields):
+        case Update(_, fields):
             assert after is not None
             assert read.fields is not None
-            return _patch(name, key, tuple(fields), read.fields, after, condition)
+            return _patch(name, tuple(fields), read.fields, after, condition)
         case Delete():
             return _Write(delete=name, current_document=condition)
         case Check():
@@ -55,9 +55,9 @@ def guarded(name: str, asked: Write, read: Read, after: str | None) -> Any:
             return _Write(update=_Document(name=name), update_mask=_Mask(), current_document=condition)
 
 
-def _patch(name: str, key: Key, asked: Sequence[FieldPath], before: Fields, text: str, condition: Any) -> Any:
+def _patch(name: str, asked: Sequence[FieldPath], before: Fields, text: str, condition: Any) -> Any:
     """An update of the fields asked for alone: what others have stored beside them stays as it is, also natively."""
-    after = encode_document(key, document_of(text), text)
+    after = encode_document(document_of(text), text)
     if _is_whole_text(before) or _is_whole_text(after):
         return _Write(update=_Document(name=name, fields=after), current_document=condition)
     paths = {_writable(path, before, after) for path in asked}
