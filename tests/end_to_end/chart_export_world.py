@@ -12,12 +12,14 @@ import struct
 import tempfile
 import zlib
 from collections import defaultdict
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 
 from engine.artifacts.folder import FolderArtifacts
@@ -31,7 +33,9 @@ from engine.handlers.ledger import Ledger
 from engine.handlers.registry import ACTIONS
 from engine.handlers.templates import ChartDefaults
 from engine.runner.observer import Silent
+from engine.store import open_store
 from engine.store.memory import MemoryStore
+from engine.store.port import Store
 from engine.testing.clock import SimulatedClock
 
 ROOT = Path(__file__).parent.parent.parent
@@ -215,14 +219,46 @@ class ScriptedApi:
         return httpx.Response(found.status_code, content=found.content, headers=found.headers)
 
 
-def export(scenario: Scenario) -> Seen:
-    """Run a scenario from its start to where it comes to rest."""
-    return anyio.run(_export, scenario)
+def export(scenario: Scenario, store: str = "memory:") -> Seen:
+    """Run a scenario from its start to where it comes to rest, in an empty store."""
+    return anyio.run(_export, scenario, store)
 
 
-async def _export(scenario: Scenario) -> Seen:
+class Awaited:
+    """A store whose every verb keeps an automatic clock from moving: it takes a worker thread's token meanwhile."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+
+    async def get_many(self, *arguments: Any) -> Any:
+        async with self._work():
+            return await self.inner.get_many(*arguments)
+
+    async def transact(self, *arguments: Any) -> Any:
+        async with self._work():
+            return await self.inner.transact(*arguments)
+
+    async def query(self, *arguments: Any) -> Any:
+        async with self._work():
+            return await self.inner.query(*arguments)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    @asynccontextmanager
+    async def _work(self) -> Any:
+        limiter, holder = anyio.to_thread.current_default_thread_limiter(), object()
+        await limiter.acquire_on_behalf_of(holder)
+        try:
+            yield
+        finally:
+            limiter.release_on_behalf_of(holder)
+
+
+async def _export(scenario: Scenario, url: str) -> Seen:
     clock = SimulatedClock(now_ms=round(scenario.started.timestamp() * 1000), automatic=True)
-    store = MemoryStore(clock.now_ms)
+    opened = await open_store(url, now_ms=clock.now_ms)
+    store = opened if isinstance(opened, MemoryStore) else Awaited(opened)
     documents = {f"chart_templates/{name}": template(name, index) for index, name in enumerate(scenario.templates)}
     await put(store, {**documents, **copy.deepcopy(scenario.documents)})
     secrets, recorder, api = Secrets(), Recorder(), ScriptedApi(scenario)
@@ -242,10 +278,11 @@ async def _export(scenario: Scenario) -> Seen:
                 await scenario.prepare(app, Path(folder, "out"))
             result = await app.run(scenario.machine or MACHINE, scenario.input, patience_s=3600)
             objects = read_objects(Path(folder, "out", "bucket"))
+            documents = await everything(store)
             await chart_img.aclose()
             return Seen(
                 result,
-                await everything(store),
+                documents,
                 objects,
                 api.calls,
                 api.bodies,
@@ -256,14 +293,14 @@ async def _export(scenario: Scenario) -> Seen:
             )
 
 
-async def put(store: MemoryStore, documents: dict[str, dict[str, Any]]) -> None:
+async def put(store: Any, documents: dict[str, dict[str, Any]]) -> None:
     for name, document in documents.items():
         collection, _, document_id = name.partition("/")
         key = Key(collection, document_id)
         await store.transact([key], lambda found, now_ms, key=key, document=document: ([Set(key, document)], None))
 
 
-async def everything(store: MemoryStore) -> dict[str, dict[str, Any]]:
+async def everything(store: Any) -> dict[str, dict[str, Any]]:
     """Every document of the collections that a chart export touches."""
     found = {}
     for collection in (
