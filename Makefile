@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test bench bench-small lint format diagrams endurance journals fixtures clean verify
+.PHONY: help demo test bench bench-small lint format diagrams endurance journals fixtures clean verify test-cloud
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,6 +22,9 @@ test: $(STAMP) ## All tests, the linters and the type checker
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-cloud: $(STAMP) ## What runs on Google Cloud, on its emulators (needs Java and the Firestore emulator)
+	DETENT_SLOW_TESTS=1 $(BIN)/python -m pytest tests/cloud tests/store/test_firestore.py
 
 bench: $(STAMP) ## Measure speed side by side with others, on a bare and a slow disk
 	$(BIN)/python -m benchmarks $(BENCH)

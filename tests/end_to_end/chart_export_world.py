@@ -12,6 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -219,9 +220,12 @@ class ScriptedApi:
         return httpx.Response(found.status_code, content=found.content, headers=found.headers)
 
 
-def export(scenario: Scenario, store: str = "memory:") -> Seen:
-    """Run a scenario from its start to where it comes to rest, in an empty store."""
+def export(scenario: Scenario, store: str | OpenStore = "memory:") -> Seen:
+    """Run a scenario from its start to where it comes to rest, in an empty store: a URL, or who opens one."""
     return anyio.run(_export, scenario, store)
+
+
+OpenStore = Callable[[Callable[[], int]], Awaitable[Store]]
 
 
 class Awaited:
@@ -255,9 +259,9 @@ class Awaited:
             limiter.release_on_behalf_of(holder)
 
 
-async def _export(scenario: Scenario, url: str) -> Seen:
+async def _export(scenario: Scenario, url: str | OpenStore) -> Seen:
     clock = SimulatedClock(now_ms=round(scenario.started.timestamp() * 1000), automatic=True)
-    opened = await open_store(url, now_ms=clock.now_ms)
+    opened = await (open_store(url, now_ms=clock.now_ms) if isinstance(url, str) else url(clock.now_ms))
     store = opened if isinstance(opened, MemoryStore) else Awaited(opened)
     documents = {f"chart_templates/{name}": template(name, index) for index, name in enumerate(scenario.templates)}
     await put(store, {**documents, **copy.deepcopy(scenario.documents)})

@@ -30,7 +30,7 @@ def after(status: grpc.StatusCode, said: str = "as the test wants it") -> Troubl
 
 
 class Wire:
-    """See the module. `reads` and `writes` count documents by collection, `written` by name; `calls` the requests."""
+    """See the module. `reads` and `writes` count documents by collection, `written` by name and instant; `calls` the requests."""
 
     def __init__(self) -> None:
         self.trouble: Callable[[str, int], Trouble | None] = lambda method, number: None
@@ -38,7 +38,8 @@ class Wire:
         self.calls: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
         self.writes: Counter[str] = Counter()
-        self.written: Counter[str] = Counter()
+        self.written: list[tuple[int, str]] = []
+        self.now_ms: Callable[[], int] = lambda: 0
 
     @property
     def interceptors(self) -> list[grpc.aio.ClientInterceptor]:
@@ -61,7 +62,7 @@ class Wire:
                 else collection
             ] += 1
             if not is_check:
-                self.written["/".join(name.rsplit("/", 2)[1:])] += 1
+                self.written.append((self.now_ms(), "/".join(name.rsplit("/", 2)[1:])))
 
 
 def _fail(trouble: Trouble) -> None:
