@@ -36,6 +36,7 @@ class Wire:
         self.trouble: Callable[[str, int], Trouble | None] = lambda method, number: None
         self.before_commit: Callable[[], Any] | None = None
         self.calls: Counter[str] = Counter()
+        self.troubled = 0
         self.reads: Counter[str] = Counter()
         self.writes: Counter[str] = Counter()
         self.written: list[tuple[int, str]] = []
@@ -49,7 +50,9 @@ class Wire:
         method = details.method if isinstance(details.method, str) else details.method.decode()
         name = method.rpartition("/")[2]
         self.calls[name] += 1
-        return name, self.trouble(name, self.calls[name])
+        trouble = self.trouble(name, self.calls[name])
+        self.troubled += trouble is not None
+        return name, trouble
 
     def committed(self, request: Any) -> None:
         for write in requests.CommitRequest.pb(request).writes:
