@@ -229,10 +229,14 @@ OpenStore = Callable[[Callable[[], int]], Awaitable[Store]]
 
 
 class Awaited:
-    """A store whose every verb keeps an automatic clock from moving: it takes a worker thread's token meanwhile."""
+    """A store whose every verb keeps an automatic clock from moving: it takes a worker thread's token meanwhile.
+
+    One verb at a time, in the order in which they are called: so it is the same item each time that finds no unit left.
+    """
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
+        self._turn = anyio.Lock()
 
     async def get_many(self, *arguments: Any) -> Any:
         async with self._work():
@@ -254,7 +258,8 @@ class Awaited:
         limiter, holder = anyio.to_thread.current_default_thread_limiter(), object()
         await limiter.acquire_on_behalf_of(holder)
         try:
-            yield
+            async with self._turn:
+                yield
         finally:
             limiter.release_on_behalf_of(holder)
 
