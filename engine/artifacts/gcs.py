@@ -137,7 +137,7 @@ class GcsArtifacts:
 
     async def check(self) -> None:
         """See that the bucket is there and may be used. Raises `ArtifactUnavailableError` that says what is missing."""
-        await self._in_thread(self._name, self._check_bucket)
+        await self._in_thread("", self._check_bucket)
 
     async def stat(self, name: str) -> Stored | None:
         self._check(name)
@@ -154,7 +154,7 @@ class GcsArtifacts:
 
     async def put_blob(self, content: bytes, *, content_type: str) -> str:
         self._refuse_secret(content, "a blob")
-        return await self._in_thread("a blob", self._put_blob, content, content_type)
+        return await self._in_thread(BLOBS, self._put_blob, content, content_type)
 
     async def get_blob(self, sha256: str) -> bytes:
         check_sha256(sha256)
@@ -183,7 +183,8 @@ class GcsArtifacts:
                 partial(work, *args, **kwargs), abandon_on_cancel=True, limiter=self._limiter
             )
         except ANSWERS as error:
-            raise translated(error, f"gs://{self._name}/{name}", self._secrets.redact) from error
+            uri = f"gs://{self._name}/{name}".removesuffix("/")
+            raise translated(error, uri, self._secrets.redact) from error
 
     def _bucket(self) -> Any:
         with self._opening:
