@@ -41,8 +41,8 @@ def proxy(emulator: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterato
     gc.collect()  # here, where the warning of such a connection is expected
 
 
-def through(proxy: FaultProxy, deadline_s: float = 5.0) -> GcsArtifacts:
-    return GcsArtifacts(BUCKET, endpoint=proxy.url, deadline_s=deadline_s, read_s=READ_S)
+def through(proxy: FaultProxy, deadline_s: float = 5.0, read_s: float = READ_S) -> GcsArtifacts:
+    return GcsArtifacts(BUCKET, endpoint=proxy.url, deadline_s=deadline_s, read_s=read_s)
 
 
 def near(emulator: StorageEmulator) -> GcsArtifacts:
@@ -162,7 +162,7 @@ async def test_what_does_not_pass_is_unavailable_in_bounded_time(
         ArtifactUnavailableError, match="Cloud Storage did not do .* in time: .*Try again later"
     ) as said:
         await run(through(proxy, deadline_s=0.5), before)
-    assert time.monotonic() - began < 0.5 + 2 * READ_S + 1.0  # the last request, and a busy machine
+    assert time.monotonic() - began < 5  # the last request, and a busy machine; by itself the library takes 120 s
     assert (f"it answered {status}" if status else "the connection failed") in str(said.value)
     assert emulator.objects(BUCKET) == objects
 
@@ -216,7 +216,7 @@ async def test_a_verb_that_is_cancelled_ends_at_once(proxy: FaultProxy, emulator
     proxy.plan(Fault.STALL_BEFORE)
 
     async def put() -> None:
-        await through(proxy).write("new", PICTURE, content_type=PNG, expected=ABSENT)
+        await through(proxy, 3, read_s=3).write("new", PICTURE, content_type=PNG, expected=ABSENT)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(put)
@@ -224,7 +224,7 @@ async def test_a_verb_that_is_cancelled_ends_at_once(proxy: FaultProxy, emulator
             await anyio.lowlevel.checkpoint()
         began = time.monotonic()
         tasks.cancel_scope.cancel()
-    assert time.monotonic() - began < READ_S
+    assert time.monotonic() - began < 1.5
     assert await near(emulator).stat("there") == before
 
 
