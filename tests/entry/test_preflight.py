@@ -545,6 +545,8 @@ async def test_accounts_that_cannot_be_used_fail(place: Place, accounts, said) -
     finding = found(await place.look(CHART_IMG_ACCOUNTS_JSON=accounts), "secrets")
     assert Status.FAILED is finding.status
     assert said in finding.details
+    ledger = found(await place.look(CHART_IMG_ACCOUNTS_JSON=accounts), "ledger")
+    assert (Status.SKIPPED, "no accounts can be read: see secrets") == ledger[:2]
 
 
 async def test_the_keys_are_registered_with_the_registry_that_is_given(place: Place) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -97,5 +98,5 @@ def show(report: Report) -> None:
     if report.how_to_fix:
         console.print("\nWhat to do:")
         for remedy in report.how_to_fix:
-            console.print(Text(f"  {remedy}"))
+            console.print(Padding(Text(remedy), (0, 0, 0, 2), expand=False))
     console.print(Text(f"\n{report.result.value} ({report.duration_ms:.0f} ms)", f"bold {COLOURS[report.result]}"))
