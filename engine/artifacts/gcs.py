@@ -247,6 +247,9 @@ class GcsArtifacts:
                 return self._upload(name, goal, content_type, int(expected), bounds, cache_control=_REVALIDATE)
             except PreconditionFailed:
                 pass  # others wrote, or we did and the answer was lost
+            except NotFound as error:  # of the object that was to be replaced
+                if is_missing_bucket(error):
+                    raise
         return self._settled(name, goal.sha256, expected, bounds)
 
     def _upload(

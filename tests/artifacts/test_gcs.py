@@ -270,6 +270,15 @@ async def test_a_refusal_says_what_to_do(
     assert len(proxy.seen) == 1  # it is not asked again
 
 
+async def test_an_object_that_went_away_before_it_was_replaced_is_a_conflict(
+    artifacts: GcsArtifacts, proxy: FaultProxy
+) -> None:
+    """Whether the service says 412 or 404 of it."""
+    proxy.plan(Fault.REFUSE, status=404, message="No such object: bucket/a")
+    with pytest.raises(ArtifactConflictError):
+        await artifacts.write("a", PICTURE, content_type=PNG, expected="1700000000000000")
+
+
 async def test_the_check_names_the_permissions_that_are_missing(
     artifacts: GcsArtifacts, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
