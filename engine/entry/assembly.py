@@ -105,8 +105,8 @@ class Assembly:
         clock = SystemClock()
         if self._reads_only:
             expect_store(config.store)
+        artifacts = open_artifacts(config.artifacts, config.bucket, self.secrets)  # connects to nothing yet
         store = await open_store(config.store, indexes=INDEXES, now_ms=clock.now_ms)
-        artifacts = open_artifacts(config.artifacts, config.bucket, self.secrets)
         services: list[object] = []
         try:
             if not self._reads_only:
