@@ -1,6 +1,6 @@
 """Published objects and stored bytes behind one port; see `engine/artifacts/port.py`.
 
-`open_artifacts(url, bucket)` picks the concrete place: `folder:PATH`.
+`open_artifacts(url, bucket)` picks the concrete place: `folder:PATH`, or `gs:` for a bucket of Cloud Storage.
 """
 
 from __future__ import annotations
@@ -17,6 +17,16 @@ def open_artifacts(url: str, bucket: str, secrets: Secrets | None = None) -> Art
         from engine.artifacts.folder import FolderArtifacts
 
         return FolderArtifacts(path, bucket, secrets=secrets)
+    if url == "gs:":
+        try:
+            from engine.artifacts.gcs import GcsArtifacts
+        except ImportError as error:
+            raise ConfigurationError(
+                "DETENT_ARTIFACTS",
+                f"gs: needs the library of Cloud Storage ({error.name} is missing).",
+                remedy='pip install "detent[google]".',
+            ) from None
+        return GcsArtifacts(bucket, secrets)
     raise ConfigurationError(
-        "DETENT_ARTIFACTS", f"there are no artifacts of the kind {scheme!r}.", remedy="Use folder:PATH."
+        "DETENT_ARTIFACTS", f"there are no artifacts of the kind {scheme!r}.", remedy="Use folder:PATH or gs:."
     )

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from engine.artifacts import open_artifacts
+from engine.artifacts.port import Artifacts
 from engine.core import canonical
 from engine.core.machine import Machine, Pool
 from engine.core.secret import Secrets
 from engine.definition import Catalogue
 from engine.entry.application import DEFAULT_CONCURRENCY, Engine
-from engine.entry.configuration import Configuration
+from engine.entry.configuration import BUCKET_ARTIFACTS, Configuration
 from engine.errors import ConfigurationError, InvalidRequestError
 from engine.handlers.accounts import AccountPools
 from engine.handlers.chart_img import ChartImg, ChartImgSettings
@@ -103,17 +105,17 @@ class Assembly:
         clock = SystemClock()
         if self._reads_only:
             expect_store(config.store)
+        artifacts = open_artifacts(config.artifacts, config.bucket, self.secrets)  # connects to nothing yet
         store = await open_store(config.store, indexes=INDEXES, now_ms=clock.now_ms)
         services: list[object] = []
         try:
             if not self._reads_only:
                 await self._learn(store)
                 services = self._services()
-                expect_folder(config.artifacts)
+                await expect_artifacts(config.artifacts, artifacts)
             async with Engine(
                 store=store,
-                artifacts=config.artifacts,
-                bucket=config.bucket,
+                artifacts=artifacts,
                 services=services,
                 secrets=self.secrets,
                 clock=clock,
@@ -127,6 +129,7 @@ class Assembly:
             for service in services:
                 if isinstance(service, ChartImg):
                     await service.aclose()
+            await artifacts.close()
             await store.close()
 
     async def _learn(self, store: Store) -> None:
@@ -156,6 +159,20 @@ def expect_store(url: str) -> None:
         raise InvalidRequestError(
             f"there is no store at {path}.", remedy="Name one with --store, or run a machine first."
         )
+
+
+async def expect_artifacts(url: str, artifacts: Artifacts) -> None:
+    """Refuse to run anything whose objects could not be published. Raises `ConfigurationError`.
+
+    Cloud Storage may also be away just now: `ArtifactUnavailableError`.
+    """
+    if url == BUCKET_ARTIFACTS:
+        from engine.artifacts.gcs import GcsArtifacts
+
+        assert isinstance(artifacts, GcsArtifacts)
+        await artifacts.check()
+    else:
+        expect_folder(url)
 
 
 def expect_folder(url: str) -> None:

@@ -35,6 +35,9 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
 _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,62}")
 _DATABASE: Final = re.compile(r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]")
 _FIRESTORE: Final = re.compile(r"firestore://([^/]+)(/[^/]*)?")
+BUCKET_ARTIFACTS: Final = "gs:"
+"""`DETENT_ARTIFACTS` for the bucket of Cloud Storage that `ARTIFACTS_BUCKET` names."""
+
 _UTC: Final = ("UTC", "Etc/UCT", "Etc/Zulu", "Zulu", "UCT", "Etc/Universal", "Universal")
 """Names of UTC that the API does not list; `Etc/UTC` is its own default."""
 
@@ -80,10 +83,11 @@ def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Conf
         raise ConfigurationError(
             "CHARTS_API_MODE", "'record' is refused where TDA_ENV or ENV says production.", remedy="Use real, or mock."
         )
+    artifacts = _artifacts(environ.get("DETENT_ARTIFACTS") or DEFAULT_ARTIFACTS)
     return Configuration(
         store=_store(environ),
-        artifacts=_artifacts(environ.get("DETENT_ARTIFACTS") or DEFAULT_ARTIFACTS),
-        bucket=_bucket(environ),
+        artifacts=artifacts,
+        bucket=_bucket(environ, artifacts),
         mode=mode,
         lease_s=_seconds(environ, "DETENT_LEASE_S", DEFAULT_LEASE_S, LEASE_S_RANGE),
         grace_s=_seconds(environ, "DETENT_GRACE_S", DEFAULT_GRACE_S, GRACE_S_RANGE),
@@ -137,12 +141,12 @@ def _firestore(environ: Mapping[str, str], project: str, database: str = "") -> 
 
 
 def _artifacts(url: str) -> str:
-    if url.startswith("folder:") and len(url) > len("folder:"):
+    if url == BUCKET_ARTIFACTS or (url.startswith("folder:") and len(url) > len("folder:")):
         return url
-    raise ConfigurationError("DETENT_ARTIFACTS", "names no artifacts.", remedy="Use folder:PATH.")
+    raise ConfigurationError("DETENT_ARTIFACTS", "names no artifacts.", remedy="Use folder:PATH or gs:.")
 
 
-def _bucket(environ: Mapping[str, str]) -> str:
+def _bucket(environ: Mapping[str, str], artifacts: str) -> str:
     found = {}
     for name in ("ARTIFACTS_BUCKET", "CHARTS_BUCKET"):
         value = environ.get(name, "")
@@ -157,6 +161,10 @@ def _bucket(environ: Mapping[str, str]) -> str:
     if len(set(found.values())) > 1:
         raise ConfigurationError(
             "ARTIFACTS_BUCKET", "and CHARTS_BUCKET name different buckets.", remedy="Set one of them, or both alike."
+        )
+    if not found and artifacts == BUCKET_ARTIFACTS:
+        raise ConfigurationError(
+            "ARTIFACTS_BUCKET", "is not set, and gs: publishes in that bucket.", remedy="Set it, or give --bucket NAME."
         )
     return next(iter(found.values()), DEFAULT_BUCKET)
 

@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "documents": ("documents", "Read and write documents of the store."),
     "ledger": ("ledger", "Show the units that each account has used."),
     "verify": ("verify", "Prove a machine by crashing it everywhere."),
+    "doctor": ("doctor", "Check that everything runs need is there, and say what to do."),
     "simulate": ("simulate", "Start a simulator of an outside API on this machine."),
 }
 """Every command: its module here and its line in the help, which needs no import."""

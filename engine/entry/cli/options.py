@@ -26,7 +26,9 @@ def store_option(command: Command) -> Command:
 def artifacts_options(command: Command) -> Command:
     """--artifacts URL and --bucket NAME."""
     command = click.option("--bucket", metavar="NAME", help="Bucket of the published objects.")(command)
-    return click.option("--artifacts", metavar="URL", help="Where objects are published: folder:PATH.")(command)
+    return click.option(
+        "--artifacts", metavar="URL", help="Where objects are published: folder:PATH, or gs: for --bucket."
+    )(command)
 
 
 def chart_options(command: Command) -> Command:

@@ -1,0 +1,102 @@
+"""`detent doctor`: look at everything that runs need, and say what is wrong and what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import anyio
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from engine.core.secret import Secrets
+from engine.entry.cli import EXIT_FAILED
+from engine.entry.cli.options import (
+    actions_option,
+    artifacts_options,
+    chart_options,
+    configuration,
+    import_actions,
+    store_option,
+)
+from engine.entry.logs import configure
+from engine.entry.preflight import TIMEOUT_S, Report, Result, Status, misconfigured, preflight
+from engine.errors import ConfigurationError
+
+MARKS = {
+    Status.OK: ("✔", "green"),
+    Status.DEGRADED: ("!", "yellow"),
+    Status.FAILED: ("✘", "red"),
+    Status.SKIPPED: ("–", "dim"),
+}
+COLOURS = {Result.READY: "green", Result.DEGRADED: "yellow", Result.FAILED: "red"}
+
+
+@click.command("doctor")
+@click.argument("machines", metavar="[MACHINE]…", nargs=-1)
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=TIMEOUT_S, show_default=True, metavar="SECONDS",
+    help="For each section.",
+)  # fmt: skip
+@actions_option
+@chart_options
+@store_option
+@artifacts_options
+def command(
+    machines: tuple[str, ...], format_: str, timeout_s: float, actions: tuple[str, ...], mode: str | None,
+    accounts: str | None, store: str | None, artifacts: str | None, bucket: str | None,
+) -> None:  # fmt: skip
+    """Check configuration, store, artifacts, ledger, clock, machines, runs and secrets.
+
+    MACHINE are definitions to compile; without any, those in machines/. It ends with 0 when all is ready or degraded,
+    with 1 when something failed.
+    """
+    import_actions(actions)
+    secrets = Secrets()
+    try:
+        config = configuration(store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket)
+    except ConfigurationError as error:
+        report = misconfigured(error)
+    else:
+        configure(config.log_level, secrets)
+        paths = machines or tuple(str(path) for path in sorted(Path("machines").glob("*.yaml")))
+
+        async def look() -> Report:
+            return await preflight(config, machines=paths, accounts_file=accounts, secrets=secrets, timeout_s=timeout_s)
+
+        report = anyio.run(look)
+    if format_ == "json":
+        click.echo(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+    else:
+        show(report)
+    sys.exit(EXIT_FAILED if report.result is Result.FAILED else 0)
+
+
+def show(report: Report) -> None:
+    """Print a report for a person."""
+    # A pipe gets plain, unwrapped lines; a terminal its own width.
+    is_terminal = sys.stdout.isatty()
+    console = Console(highlight=False) if is_terminal else Console(highlight=False, width=240, color_system=None)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for justify in ("left", "left", "left", "right", "left"):
+        table.add_column(justify=justify, overflow="fold")
+    for section in report.sections:
+        mark, colour = MARKS[section.finding.status]
+        table.add_row(
+            Text(mark, colour),
+            section.name,
+            Text(section.finding.status.value, colour),
+            Text(f"{section.latency_ms:.0f} ms", "dim"),
+            Text(section.finding.details),
+        )
+    console.print(table)
+    if report.how_to_fix:
+        console.print("\nWhat to do:")
+        for remedy in report.how_to_fix:
+            console.print(Padding(Text(remedy), (0, 0, 0, 2), expand=False))
+    console.print(Text(f"\n{report.result.value} ({report.duration_ms:.0f} ms)", f"bold {COLOURS[report.result]}"))
