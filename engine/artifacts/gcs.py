@@ -27,7 +27,7 @@ import anyio.to_thread
 import google_crc32c
 from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # a namespace of which others are typed
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from engine.artifacts.gcs_errors import (
