@@ -175,6 +175,8 @@ class Worker:
     async def _until_drained(self, circle: Circle) -> int:
         while True:
             found = await self._patiently(circle, lambda: self._claimable(circle))
+            if circle.active == 0:
+                circle.schedule = Schedule()  # another worker may have done what was noted for later
             circle.note([(run_id, at_ms) for run_id, at_ms in found if run_id not in self._driving])
             self._start_due(circle)
             if circle.active == 0:

@@ -345,3 +345,24 @@ def test_a_schedule_keeps_each_run_at_its_earliest_instant() -> None:
     assert schedule.next_at_ms() is None
     schedule.add("a", 40)
     assert schedule.due(40) == "a"
+
+
+async def test_a_worker_that_drains_does_not_wait_for_what_another_has_done_meanwhile() -> None:
+    """Found on Firestore: it stayed for the minute at which a map that another worker had finished was to be looked at."""
+    world = World()
+    program = world.states("{A: {after: {50s: END}, cancel: END}, END: {type: final}}")
+    async with world.engine("w1") as app:
+        await app.run(program, {}, run_id="r", patience_s=0)
+    began = world.clock.now_ms()
+
+    async def cancel() -> None:
+        async with world.engine("w2") as other:
+            await world.clock.sleep(5.5)  # between two looks at the store
+            await other.cancel("r")
+            await other.resume("r")
+
+    async with world.engine("w3") as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel)
+        await app.work_once(patience_s=60)
+    assert world.head("r")["status"] == "succeeded"
+    assert world.clock.now_ms() - began <= 7_000
