@@ -16,6 +16,10 @@ ATTEMPTS_MAX: Final = 100
 DELAY_S_MAX: Final = 366 * 24 * 3600
 """Longest delay, timer or backoff: a year."""
 
+ACTION_S_ASSUMED: Final = 60
+"""Seconds that an action without a `timeout` is taken to need, where a worker's time is limited: it is begun only when
+that much is left. Most HTTP clients and load balancers give up about then."""
+
 CONTEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Canonical snapshot in bytes. What one document cannot hold lies in parts beside it; a commit of Firestore takes
 10 MiB, and holds the snapshot and the event that led to it."""

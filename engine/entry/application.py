@@ -7,6 +7,8 @@ async with engine.Engine(store="sqlite:///detent.db", artifacts="folder:out") as
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import secrets as randomness
 import socket
@@ -48,6 +50,7 @@ from engine.runs import (
     cancel,
     redrive,
     signal,
+    standing,
     start,
 )
 from engine.store import open_store
@@ -139,6 +142,7 @@ class Engine:
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._goes_on = True
+        self._until_ms: int | None = None
         self.catalogue = catalogue or Catalogue(_Declarations(self._handlers))
 
     async def __aenter__(self) -> Self:
@@ -147,11 +151,33 @@ class Engine:
         services: dict[type[Any], Any] = {type(service): service for service in self._services}
         services |= {Store: self.store, Artifacts: self.artifacts, Secrets: self.secrets}
         self.performer = Performer(self._handlers, services, self.artifacts, self.clock, self._observer)
-        definitions = Definitions(self.store, self.catalogue)
-        self.runs = Runs(self.store, definitions, self.performer.kind_of, self._tenure, self.secrets)
+        self._definitions = Definitions(self.store, self.catalogue)
+        self._put_together()
+        return self
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until this worker's time is over; infinite without a limit, and never below 0."""
+        if self._until_ms is None:
+            return math.inf
+        return max(self._until_ms - self.clock.now_ms(), 0) / 1000
+
+    def _put_together(self) -> None:
+        self.runs = Runs(self.store, self._definitions, self.performer.kind_of, self._tenure, self.secrets)
         self._driver = Driver(self.runs, self.performer, self.clock, self._observer, self._lease_s)
         self.worker = Worker(self.runs, self._driver, self.clock, self._observer, self._concurrency)
-        return self
+
+    def within(self, budget_s: float) -> Engine:
+        """This open engine as one more worker, whose time is over in `budget_s` seconds.
+
+        An action that could last longer than that is not begun: its run is left at rest, for whoever comes next. The
+        new one shares everything else, and needs no closing.
+        """
+        bounded = copy.copy(self)
+        bounded._until_ms = self.clock.now_ms() + round(budget_s * 1000)
+        bounded.worker_name = f"{self.worker_name}-{randomness.token_hex(2)}"
+        bounded._put_together()
+        return bounded
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -173,7 +199,8 @@ class Engine:
         return self._artifacts_at
 
     def _tenure(self) -> Tenure:
-        return Tenure(self.worker_name, round(self._lease_s * 1000), self._goes_on)
+        lease_ms = round(self._lease_s * 1000)
+        return Tenure(self.worker_name, lease_ms, self._goes_on, self._until_ms, self.performer.longest_s)
 
     # Verbs
 
@@ -307,6 +334,15 @@ class Engine:
     async def work_once(self, patience_s: float = PATIENCE_S) -> int:
         """Drive everything in the store that is due or abandoned; answers how many runs that were."""
         return await self.worker.drain(patience_s)
+
+    async def standing(
+        self, machine: Machine, input: Any, known: Mapping[Key, Document | None] | None = None
+    ) -> Head | None:
+        """The unfinished run that `run` would join, as it stands; reads only. `known` are documents just read.
+
+        For a machine with a key.
+        """
+        return await standing(self.runs, machine, input, self._first_action(machine), known or {}, self.clock.now_ms())
 
     def _first_action(self, machine: Machine) -> FirstAction:
         def keys(effect: Perform, snapshot: Snapshot) -> Sequence[Key]:

@@ -19,6 +19,7 @@ from engine.entry.configuration import BUCKET_ARTIFACTS, Configuration
 from engine.errors import ConfigurationError, InvalidRequestError
 from engine.handlers.accounts import AccountPools
 from engine.handlers.chart_img import ChartImg, ChartImgSettings
+from engine.handlers.flow_backlog import INDEXES as FLOW_INDEXES
 from engine.handlers.ledger import Ledger
 from engine.handlers.registry import ACTIONS
 from engine.handlers.templates import ChartDefaults
@@ -106,7 +107,7 @@ class Assembly:
         if self._reads_only:
             expect_store(config.store)
         artifacts = open_artifacts(config.artifacts, config.bucket, self.secrets)  # connects to nothing yet
-        store = await open_store(config.store, indexes=INDEXES, now_ms=clock.now_ms)
+        store = await open_store(config.store, indexes=(*INDEXES, *FLOW_INDEXES), now_ms=clock.now_ms)
         services: list[object] = []
         try:
             if not self._reads_only:

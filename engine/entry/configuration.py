@@ -24,6 +24,7 @@ from engine.entry.application import (
     DEFAULT_LEASE_S,
     DEFAULT_STORE,
 )
+from engine.entry.logs import SERVICE
 from engine.errors import ConfigurationError
 from engine.handlers.accounts import Account, parse_accounts
 
@@ -96,7 +97,7 @@ def read_configuration(environ: Mapping[str, str], *, default_mode: str) -> Conf
         base_url=_url(environ, "CHART_IMG_BASE_URL", PUBLIC_BASE_URL),
         fixtures_dir=Path(environ.get("CHART_IMG_FIXTURES_DIR") or "fixtures/chart_img"),
         cassette=Path(environ.get("CHART_IMG_CASSETTE") or "cassettes/chart_img.yaml"),
-        service=environ.get("K_SERVICE") or "worker-chart-export",
+        service=environ.get("K_SERVICE") or SERVICE,
         environment=environment,
         variables=dict(environ),
     )

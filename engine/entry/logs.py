@@ -1,7 +1,8 @@
 """Structured logs: one JSON object a line on stderr, with every registered secret redacted.
 
-Every record has `event`, `message` (the same), `severity`, `logger`, `time`, `timestamp_ms` and
-`correlation_id`; those of a run have `run_id`, `machine`, `state` and, for a map's child, `item`.
+Every record has `event`, `message` (the same), `severity`, `logger`, `time`, `timestamp_ms`, `correlation_id`,
+`service` and `env`; those of a run have `run_id`, `machine`, `state` and, for a map's child, `item`; and whatever is
+written while a function works on one event has what `telling` was given.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import json
 import logging
 import secrets as randomness
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import IO, Any, Final
 
 from engine.core import event as events
@@ -23,18 +27,25 @@ from engine.core.snapshot import Snapshot
 from engine.runs import Committed
 
 RUNNER: Final = "detent"
+SERVICE: Final = "worker-chart-export"
+"""The contract's name of the service, where the platform gives it none."""
 STRING_MAX: Final = 4096
 LIST_MAX: Final = 200
-_RESERVED: Final = frozenset(("event", "message", "severity", "logger", "time", "timestamp_ms", "correlation_id"))
+_RESERVED: Final = frozenset(
+    ("event", "message", "severity", "logger", "time", "timestamp_ms", "correlation_id", "service", "env")
+)
+_TOLD: Final[ContextVar[Mapping[str, Any]]] = ContextVar("detent_log_fields", default=MappingProxyType({}))
 
 
 class JsonFormatter(logging.Formatter):
     """A record as one line of JSON; long strings and lists are cut, secrets redacted."""
 
-    def __init__(self, secrets: Secrets, correlation_id: str) -> None:
+    def __init__(self, secrets: Secrets, correlation_id: str, service: str, environment: str | None) -> None:
         super().__init__()
         self._secrets = secrets
         self._correlation_id = correlation_id
+        self._service = service
+        self._environment = environment
 
     def format(self, record: logging.LogRecord) -> str:
         """See the class."""
@@ -48,19 +59,38 @@ class JsonFormatter(logging.Formatter):
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "timestamp_ms": round(record.created * 1000),
             "correlation_id": self._correlation_id,
+            "service": self._service,
+            "env": self._environment,
         }
-        fields: Mapping[str, Any] = getattr(record, "fields", {})
+        fields: Mapping[str, Any] = {**_TOLD.get(), **getattr(record, "fields", {})}
         line |= {_free(name): _bounded(value) for name, value in fields.items()}
         if record.exc_info:
             line["exception"] = _bounded(self.formatException(record.exc_info))
         return self._secrets.redact(json.dumps(line, ensure_ascii=False, default=str))
 
 
-def configure(level: str, secrets: Secrets, stream: IO[str] | None = None) -> str:
+@contextmanager
+def telling(**fields: Any) -> Iterator[None]:
+    """Give every line that is written inside, by this task and those that it starts, these fields."""
+    token = _TOLD.set({**_TOLD.get(), **fields})
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
+def configure(
+    level: str,
+    secrets: Secrets,
+    stream: IO[str] | None = None,
+    *,
+    service: str = SERVICE,
+    environment: str | None = None,
+) -> str:
     """Send every log to `stream` (stderr) as JSON lines; answers the correlation id of this process."""
     correlation_id = f"corr-{randomness.token_hex(4)}"
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(secrets, correlation_id))
+    handler.setFormatter(JsonFormatter(secrets, correlation_id, service, environment))
     root = logging.getLogger()
     # A framework may have set the root logger up before us, at WARNING; what we say here holds.
     root.handlers[:] = [handler]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from engine.core import canonical
 from engine.core.action import Decision, Outcome, Remark
@@ -117,6 +117,45 @@ def _content(document: Document, step: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+class Charts(NamedTuple):
+    """The steps of a flow run that are ours, by what may be done with them; ids in the order in which they are taken.
+
+    `blocked` says for each READY step that must wait what it waits for, as the log event does. `problem` says why no
+    step of the run may be worked on at all; it is empty when some may.
+    """
+
+    eligible: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+    blocked: tuple[Mapping[str, Any], ...] = ()
+    problem: str = ""
+
+
+def charts_of(run_id: str, document: Document | None) -> Charts:
+    """Judge a flow run as a claim would. Never raises."""
+    try:
+        steps = _steps(_checked_run(document, run_id))
+    except _Refusal as refusal:
+        return Charts(problem=refusal.message)
+    charts = _charts(steps)
+    ready = [step_id for step_id in charts if steps[step_id].get("status") == "READY"]
+    blocked = {step_id: unmet for step_id in ready if (unmet := _unmet(steps, step_id))}
+    return Charts(
+        tuple(step_id for step_id in ready if step_id not in blocked),
+        tuple(step_id for step_id in charts if steps[step_id].get("status") == "RUNNING"),
+        tuple(step_id for step_id in charts if steps[step_id].get("status") in FINAL),
+        tuple(_listed(blocked)),
+    )
+
+
+def _charts(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return sorted(
+        step_id
+        for step_id, step in steps.items()
+        if step.get("stepType") == STEP_TYPE and "/" not in step_id and step_id not in ("", ".", "..")
+    )
+
+
 def _checked_run(document: Document | None, run_id: str) -> Document:
     if problem := id_problem(run_id):
         raise _Refusal(f"the run id {run_id!r} cannot be used: it {problem}")
@@ -153,11 +192,7 @@ def _named(steps: Mapping[str, Mapping[str, Any]], step_id: str) -> str:
 def _picked(steps: Mapping[str, Mapping[str, Any]]) -> str:
     """The step to work on: the first READY one whose dependencies are met, else one that another run holds, else
     one that has ended, so that a command given twice finds what the first one did."""
-    charts = sorted(
-        step_id
-        for step_id, step in steps.items()
-        if step.get("stepType") == STEP_TYPE and "/" not in step_id and step_id not in ("", ".", "..")
-    )
+    charts = _charts(steps)
     ready = [step_id for step_id in charts if steps[step_id].get("status") == "READY"]
     blocked = {step_id: unmet for step_id in ready if (unmet := _unmet(steps, step_id))}
     for step_id in ready:

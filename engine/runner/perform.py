@@ -20,7 +20,7 @@ import anyio.to_thread
 from engine.artifacts.port import Artifacts
 from engine.core import canonical
 from engine.core.action import ActionKind, Blob, Decision, EngineCode, Failure, Outcome
-from engine.core.bounds import BLOB_BYTES_MAX, DELAY_S_MAX
+from engine.core.bounds import ACTION_S_ASSUMED, BLOB_BYTES_MAX, DELAY_S_MAX
 from engine.core.effect import Perform
 from engine.core.event import ActionFailed, ActionReturned, Event
 from engine.core.handler import ActionRequest, Handler
@@ -60,6 +60,12 @@ class Performer:
         """The kind of an action; `None` when no handler is registered."""
         handler = self._handlers.get(action)
         return None if handler is None else handler.declaration.kind
+
+    def longest_s(self, effect: Perform) -> float:
+        """How long an action may take, in seconds; a transactional one is over with its commit."""
+        if self.kind_of(effect.action) is ActionKind.TRANSACTIONAL:
+            return 0
+        return ACTION_S_ASSUMED if effect.timeout_s is None else effect.timeout_s
 
     # Transactional
 

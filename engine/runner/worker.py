@@ -41,6 +41,11 @@ class Schedule:
         self._heap: list[tuple[int, str]] = []
         self._at: dict[str, int] = {}
 
+    def clear(self) -> None:
+        """Forget every run."""
+        self._heap.clear()
+        self._at.clear()
+
     def add(self, run_id: str, at_ms: int) -> None:
         """Note a run, unless it is noted for an earlier instant already."""
         known = self._at.get(run_id)
@@ -114,7 +119,7 @@ class Worker:
         later timer or a signal, or another worker holds it. Raises `StoreError` when the store stays away for as
         long, and what keeps the run itself from being taken.
         """
-        circle = Circle(self._clock.now_ms(), patience_s)
+        circle = self._circle(patience_s)
         if first is None:
             circle.schedule.add(root, self._clock.now_ms())
         else:
@@ -167,10 +172,13 @@ class Worker:
 
     async def drain(self, patience_s: float) -> int:
         """Take everything of the store that is due or abandoned, short waits included; answers how many were driven."""
-        circle = Circle(self._clock.now_ms(), patience_s)
+        circle = self._circle(patience_s)
         async with anyio.create_task_group() as circle.tasks:
             found = await _caught(lambda: self._until_drained(circle))
         return _value(found)
+
+    def _circle(self, patience_s: float) -> Circle:
+        return Circle(self._clock.now_ms(), patience_s, until_ms=self._runs.tenure().budget_ms)
 
     async def _until_drained(self, circle: Circle) -> int:
         while True:
@@ -202,6 +210,8 @@ class Worker:
             await self._clock.sleep(POLL_S)
 
     def _start_due(self, circle: Circle) -> None:
+        if circle.is_over(self._clock.now_ms()):
+            circle.schedule.clear()  # it is in the store as well, for whoever comes next
         while self._begin_next(circle):
             pass
 
@@ -288,16 +298,24 @@ class Circle:
     """What one call of the worker is about: its schedule, its tasks, and how many of them are under way.
 
     `refused` are runs that this worker cannot or must not take, with what stands against it; `not_before` says when a
-    run that the store did not let it take may be tried again.
+    run that the store did not let it take may be tried again. `until_ms` is when the time is over that there is for it
+    all; `None` is no limit.
     """
 
     tasks: TaskGroup
 
-    def __init__(self, now_ms: int, patience_s: float, horizon_ms: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        now_ms: int,
+        patience_s: float,
+        horizon_ms: Callable[[], int] | None = None,
+        until_ms: int | None = None,
+    ) -> None:
         self.schedule = Schedule()
         self._horizon_ms = horizon_ms
+        self.until_ms = until_ms
         self.patience_ms = round(patience_s * 1000)
-        self.gives_up_at_ms = now_ms + self.patience_ms
+        self.moved(now_ms)
         self.active = 0
         self.driven = 0
         self.has_driven = False
@@ -325,6 +343,12 @@ class Circle:
     def moved(self, now_ms: int) -> None:
         """An event was taken: patience begins anew. A parent that only looked after its map has not moved."""
         self.gives_up_at_ms = now_ms + self.patience_ms
+        if self.until_ms is not None:
+            self.gives_up_at_ms = min(self.gives_up_at_ms, self.until_ms)
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether the time that there is for it all is over."""
+        return self.until_ms is not None and now_ms >= self.until_ms
 
 
 async def _caught(work: Callable[[], Awaitable[Result]]) -> list[Result] | Exception:

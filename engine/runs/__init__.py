@@ -13,9 +13,10 @@ from engine.runs.records import INDEXES, Entry, Head, Place
 from engine.runs.redrive import redrive
 from engine.runs.replay import Replayed, replayed
 from engine.runs.runs import Claim, Committed, Held, Runs
-from engine.runs.start import FirstAction, Started, start
+from engine.runs.start import FirstAction, Started, standing, start
 
 __all__ = [
     "INDEXES", "Claim", "Committed", "Definitions", "Delivered", "Entry", "FirstAction", "Head", "Held", "Place",
-    "Replayed", "Runs", "Started", "Tenure", "cancel", "collect", "leave_map", "redrive", "replayed", "signal", "start",
+    "Replayed", "Runs", "Started", "Tenure", "cancel", "collect", "leave_map", "redrive", "replayed", "signal",
+    "standing", "start",
 ]  # fmt: skip

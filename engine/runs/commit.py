@@ -7,13 +7,14 @@ which keys they touch, so that a transaction can ask for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from engine.core import canonical, event
 from engine.core.action import EngineCode, Failure
 from engine.core.bounds import (
+    ACTION_S_ASSUMED,
     CONTEXT_BYTES_MAX,
     DOCUMENT_BYTES_MAX,
     EVENT_BYTES_MAX,
@@ -40,17 +41,23 @@ LAST_STEPS: Final = 100
 """Steps that a run whose journal is too long still has, to clean up by its catches."""
 
 
+def _timeout_s(effect: Perform) -> float:
+    return ACTION_S_ASSUMED if effect.timeout_s is None else effect.timeout_s
+
+
 class Tenure(NamedTuple):
     """Under what a worker commits: who it is, how long its lease is, and what it would begin at once.
 
     `budget_ms` is the instant by which an action must be over (a function's time limit); `None` is no limit.
-    A worker that is stopping has `goes_on=False` and commits everything at rest.
+    `longest_s` tells how long an action may take. A worker that is stopping has `goes_on=False` and commits
+    everything at rest.
     """
 
     worker: str
     lease_ms: int
     goes_on: bool = True
     budget_ms: int | None = None
+    longest_s: Callable[[Perform], float] = _timeout_s
 
     def lease_end_ms(self, now_ms: int, held_until_ms: int | None) -> int:
         """Until when a run is held that goes on: a lease with two thirds of it left is left as it is.
@@ -65,7 +72,7 @@ class Tenure(NamedTuple):
         """Whether the worker performs this effect straight after the commit."""
         if not self.goes_on or not isinstance(effect, Perform):
             return False
-        return self.budget_ms is None or now_ms + (effect.timeout_s or 0) * 1000 <= self.budget_ms
+        return self.budget_ms is None or now_ms + self.longest_s(effect) * 1000 <= self.budget_ms
 
 
 @dataclass

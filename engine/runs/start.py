@@ -27,7 +27,7 @@ from engine.errors import ExpressionError, InvalidRequestError
 from engine.runs import maps
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
-from engine.runs.records import Head, entry_key, head_key, keyed_run_id, run_key_key
+from engine.runs.records import SNAPSHOT_PARTS, Head, entry_key, head_key, keyed_run_id, run_key_key
 from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
 from engine.runs.transaction import MoreKeys, head_in
 
@@ -110,6 +110,26 @@ async def start(
     if problem := id_problem(run_id) or _clashes(run_id):
         raise InvalidRequestError(f"the run id {run_id!r} cannot be used: it {problem}.", remedy="Choose another.")
     return await _named(runs, starting, run_id)
+
+
+async def standing(
+    runs: Runs, machine: Machine, value: Any, first: FirstAction, known: Documents, now_ms: int
+) -> Head | None:
+    """The unfinished run that a start of a machine with a key would join; `None` when there is none.
+
+    Nothing is written or checked, so it may be out of date when it is there. `known` are documents that the caller
+    has just read. Raises `InvalidRequestError` for a key that cannot be one.
+    """
+    starting = _Starting(runs, machine, canonical.plain(value, "input"), first)
+    documents = dict(known)
+    while True:
+        try:
+            return starting.keyed(documents, now_ms, "")[1].existing
+        except MoreKeys as more:
+            found = await runs.store.get_many(more.keys)
+            # A part that is gone: the run has taken a step since its head was read.
+            is_torn = any(key.collection == SNAPSHOT_PARTS and found[key] is None for key in more.keys)
+            documents = dict(known) if is_torn else documents | found
 
 
 def _clashes(run_id: str) -> str:

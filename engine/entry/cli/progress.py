@@ -48,7 +48,7 @@ def observer_for_terminal(config: Configuration) -> Iterator[tuple[Observer, Sec
     """A live view when stderr is a terminal, JSON log lines otherwise; with the registry that redacts both."""
     secrets = Secrets()
     if not sys.stderr.isatty():
-        configure(config.log_level, secrets)
+        configure(config.log_level, secrets, service=config.service, environment=config.environment)
         yield LogObserver(config.service), secrets
         return
     console = Console(stderr=True, highlight=False)

@@ -27,6 +27,7 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
+from engine.entry.starts import Begun, expect_source, start_waiting
 from engine.runner.observer import Observer
 
 
@@ -36,37 +37,60 @@ from engine.runner.observer import Observer
     "--concurrency", type=click.IntRange(1, CONCURRENCY_MAX), default=DEFAULT_CONCURRENCY, show_default=True,
     help="Runs that are driven at once; one that waits is not among them.",
 )  # fmt: skip
+@click.option(
+    "--start", metavar="MACHINE", multiple=True,
+    help="With --once: begin too what waits for MACHINE, and whose event was lost.",
+)  # fmt: skip
 @click.option("--grace", metavar="SECONDS", help="How long what is under way may take after SIGTERM or Ctrl-C.")
 @actions_option
 @chart_options
 @store_option
 @artifacts_options
 def command(
-    once: bool, concurrency: int, grace: str | None, actions: tuple[str, ...], mode: str | None, accounts: str | None,
-    store: str | None, artifacts: str | None, bucket: str | None,
+    once: bool, concurrency: int, start: tuple[str, ...], grace: str | None, actions: tuple[str, ...], mode: str | None,
+    accounts: str | None, store: str | None, artifacts: str | None, bucket: str | None,
 ) -> None:  # fmt: skip
     """Drive what is due or abandoned in the store, until it is told to stop."""
     config = configuration(
         store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket, grace=grace
     )  # fmt: skip
+    if start and not once:
+        raise click.UsageError("--start looks once at what waits; give --once with it.")
     import_actions(actions)
     with observer_for_terminal(config) as (observer, secrets):
         assembly = Assembly(config, secrets, observer)
         assembly.concurrency = concurrency
 
-        async def work_once() -> int:
+        async def work_once() -> tuple[int, list[Begun]]:
+            machines = [assembly.load(path) for path in start]
+            for machine in machines:
+                expect_source(machine)
             async with assembly.engine() as app:
-                return await app.work_once()
+                driven = await app.work_once()
+                return driven, [await start_waiting(app, machine) for machine in machines]
 
+        begun: list[Begun] = []
         try:
-            driven = anyio.run(work_once) if once else anyio.run(_serve, assembly, observer, config.grace_s)
+            if once:
+                driven, begun = anyio.run(work_once)
+            else:
+                driven = anyio.run(_serve, assembly, observer, config.grace_s)
         except KeyboardInterrupt:
             if once:
                 raise
             driven = 0  # told to stop before it could listen for that
-    what = f"{driven} run{'' if driven == 1 else 's'} driven"
-    click.echo(f"{what}; nothing is due." if once else f"Stopped; runs were taken {driven} times.")
+    click.echo(_told(driven, begun) if once else f"Stopped; runs were taken {driven} times.")
     _end()
+
+
+def _told(driven: int, begun: list[Begun]) -> str:
+    """What was done, in one line; of starts only where some were asked for."""
+    told = [f"{driven} run{'' if driven == 1 else 's'} driven"]
+    if begun:
+        told.append(f"{sum(one.started for one in begun)} started")
+    if refused := sum(one.refused for one in begun):
+        told.append(f"{refused} refused (the log says why)")
+    return f"{', '.join(told)}; nothing is due."
 
 
 async def _serve(assembly: Assembly, observer: Observer, grace_s: float) -> int:
