@@ -40,7 +40,7 @@ def read_budget_s(environ: Mapping[str, str]) -> float:
     except ValueError:
         value = -1.0
     if name == "CLOUD_RUN_TIMEOUT_SECONDS":
-        if value - RESERVE_S < low:
+        if not value - RESERVE_S >= low:  # also when it is no number
             raise ConfigurationError(
                 name,
                 f"leaves no time to work: {RESERVE_S:g} s of the function's timeout are kept to finish in.",
