@@ -240,17 +240,11 @@ def test_bytes_of_a_document(more: int) -> None:
 
 
 def test_every_bound_is_tested() -> None:
-    """Here, or (the bytes of a blob) where they are met: tests/runner/test_perform.py."""
+    """Here, or where they are met: the bytes of a blob and an action without a timeout, in tests/runner."""
     here = Path(__file__)
-    texts = [
-        path.read_text(encoding="utf-8")
-        for path in (
-            here,
-            here.parent.parent / "runner" / "test_perform.py",
-            here.parent.parent / "runner" / "test_inbox.py",
-            here.parent.parent / "runner" / "test_serving.py",
-        )
-    ]
+    runner = here.parent.parent / "runner"
+    names = ("test_perform", "test_inbox", "test_serving", "test_budget")
+    texts = [path.read_text(encoding="utf-8") for path in (here, *(runner / f"{name}.py" for name in names))]
     assert [
         name for name in vars(bounds) if name.isupper() and not any(f"bounds.{name}" in text for text in texts)
     ] == []

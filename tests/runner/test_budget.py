@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
+from engine.core import bounds
 from engine.core.action import Decision, Outcome
-from engine.core.bounds import ACTION_S_ASSUMED
 from tests.runner.world import World
 
 pytestmark = pytest.mark.anyio
@@ -66,7 +66,8 @@ async def test_an_action_is_begun_when_just_its_timeout_is_left(budget_s, calls)
 
 
 @pytest.mark.parametrize(
-    ("budget_s", "calls"), [(ACTION_S_ASSUMED - 0.001, 0), (ACTION_S_ASSUMED, 2), (ACTION_S_ASSUMED + 0.001, 2)]
+    ("budget_s", "calls"),
+    [(bounds.ACTION_S_ASSUMED - 0.001, 0), (bounds.ACTION_S_ASSUMED, 2), (bounds.ACTION_S_ASSUMED + 0.001, 2)],
 )
 async def test_an_action_without_a_timeout_is_begun_when_a_minute_is_left(budget_s, calls):
     world = World()
