@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import functions_framework
 import pytest
 from werkzeug.test import Client
 
 from engine.entry import cloud_function
+from engine.entry.budget import FUNCTION_TIMEOUT_S
 from engine.entry.event_work import EventWork
-from engine.entry.resident import Resident
+from engine.entry.resident import Opened, Resident
 from engine.errors import ContentionError, StoreUnavailableError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -138,6 +141,46 @@ def test_a_bug_is_told_with_its_traceback_and_not_delivered_again(function, line
     assert "TypeError: a bug" in line["exception"]
 
 
+def test_what_does_not_end_in_the_reserve_is_given_up_and_told(function, lines, monkeypatch):
+    given_up = []
+
+    async def endless(self):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            given_up.append(self._run_id)
+
+    monkeypatch.setattr(EventWork, "do", endless)
+    monkeypatch.setattr(cloud_function, "_until_release_s", lambda opened: 0.05)
+
+    assert 200 == posted(function("chart_export_event")).status_code
+    assert [RUN_ID] == given_up == [line["runId"] for line in lines("budget_overrun")]
+
+
+def test_events_of_one_instance_are_worked_on_at_once(function, lines, monkeypatch):
+    """Each of two waits for the other: one after another they would be given up."""
+    arrived = []
+
+    async def meeting(self):
+        arrived.append(anyio.Event())
+        if len(arrived) == 2:
+            arrived[0].set()
+        await arrived[0].wait()
+
+    monkeypatch.setattr(EventWork, "do", meeting)
+    monkeypatch.setattr(cloud_function, "_until_release_s", lambda opened: 20)
+    client = function("chart_export_event")
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda number: posted(client), range(2)))
+
+    assert [200, 200] == [answer.status_code for answer in answers]
+    assert [] == lines("budget_overrun")
+
+
+def test_the_budget_and_the_reserve_end_before_the_function_does():
+    assert cloud_function._until_release_s(Opened(None, None, None, 480.0, 300.0, set())) == 530 < FUNCTION_TIMEOUT_S
+
+
 WRONG = {
     "no accounts": {"CHARTS_API_MODE": "real"},
     "an account without a key": {"CHARTS_API_MODE": "real", "CHART_IMG_ACCOUNTS_JSON": '[{"id": "secret-like-value"}]'},
@@ -200,6 +243,17 @@ def test_only_a_post_to_its_own_path_sweeps(name, function):
 
     assert status == answer.status_code
     assert isinstance(answer.get_json(), dict)
+
+
+def test_a_sweep_that_does_not_end_in_its_time_says_so(function, monkeypatch):
+    async def endless(*arguments, **named):
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(cloud_function, "start_waiting", endless)
+    monkeypatch.setattr(cloud_function, "_until_release_s", lambda opened: 0.05)
+    answer = function("sweep").post("/")
+
+    assert (200, True) == (answer.status_code, answer.get_json()["is_cut"])
 
 
 def test_a_sweep_without_a_store_says_that_it_is_away(function, lines, monkeypatch):
