@@ -215,7 +215,7 @@ class Cloud:
         return [document for _, document in self._with_store(lambda store: store.query(collection))]
 
     def statuses(self, *run_ids: str) -> list[str]:
-        return [step["status"] for run_id in run_ids for step in self.flow_run(run_id)["steps"].values()]
+        return [step["status"] for run_id in run_ids for _, step in sorted(self.flow_run(run_id)["steps"].items())]
 
     def used(self) -> int:
         document = self.document("chart_img_accounts_usage", "main")
