@@ -25,7 +25,7 @@ from google.events.cloud.firestore_v1 import Document, DocumentEventData, Value
 from google.events.cloud.firestore_v1.types.data import MapValue
 
 from engine.artifacts import open_artifacts
-from engine.core.write import Key, Set
+from engine.core.write import Key, Set, Write
 from engine.handlers.flow_backlog import INDEXES as FLOW_INDEXES
 from engine.runs import INDEXES
 from engine.store import open_store
@@ -171,9 +171,11 @@ class Cloud:
         }
 
     @contextmanager
-    def function(self, target: str = "chart_export_event", source: str = "main.py", **more: str) -> Iterator[Function]:
+    def function(
+        self, target: str = "chart_export_event", source: str = "main.py", port: int = 0, **more: str
+    ) -> Iterator[Function]:
         """One instance of a function, ready to be called; gone, with all that it has started, at the end."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with socket.create_server(("127.0.0.1", port)) as free:
             port = free.getsockname()[1]
         log = self.folder / f"function-{next(NUMBERS)}.log"
         command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", source]
@@ -203,6 +205,10 @@ class Cloud:
             await store.transact(list(given), lambda found, now_ms: (writes, None))
 
         self._with_store(write)
+
+    def change(self, key: Key, write: Write) -> None:
+        """One write, as another program makes it."""
+        self._with_store(lambda store: store.transact([key], lambda found, now_ms: ([write], None)))
 
     def flow_run(self, run_id: str) -> Any:
         return self.document("flow_runs", run_id)
