@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import engine
+from engine.core.action import ActionKind
 from engine.core.machine import Machine
 from engine.core.secret import Secrets
 from engine.entry.application import Engine
@@ -27,6 +28,7 @@ from engine.entry.budget import expect_budget, read_budget_s
 from engine.entry.configuration import Configuration, read_configuration
 from engine.entry.logs import SERVICE, LogObserver, configure
 from engine.errors import ConfigurationError
+from engine.handlers.registry import ACTIONS
 
 Result = TypeVar("Result")
 
@@ -100,9 +102,14 @@ class Resident:
         budget_s = read_budget_s(environ)
         assembly = Assembly(config, self._secrets, LogObserver(config.service))
         machine = assembly.load(str(MACHINE))
+        longest_s = expect_budget(machine, budget_s, kind_of)
         app = opening.enter_context(portal.wrap_async_context_manager(assembly.engine()))
-        longest_s = expect_budget(machine, budget_s, app.performer.kind_of)
         return Opened(app, machine, config, budget_s, longest_s, set())
+
+
+def kind_of(action: str) -> ActionKind | None:
+    """The kind of an action of this process."""
+    return ACTIONS[action].declaration.kind if action in ACTIONS else None
 
 
 def function_environment(environ: Mapping[str, str]) -> dict[str, str]:
