@@ -158,9 +158,7 @@ class Engine:
     @property
     def time_left_s(self) -> float:
         """Seconds until this worker's time is over; infinite without a limit, and never below 0."""
-        if self._until_ms is None:
-            return math.inf
-        return max(self._until_ms - self.clock.now_ms(), 0) / 1000
+        return math.inf if self._until_ms is None else max(self._until_ms - self.clock.now_ms(), 0) / 1000
 
     def _put_together(self) -> None:
         self.runs = Runs(self.store, self._definitions, self.performer.kind_of, self._tenure, self.secrets)
@@ -335,14 +333,9 @@ class Engine:
         """Drive everything in the store that is due or abandoned; answers how many runs that were."""
         return await self.worker.drain(patience_s)
 
-    async def standing(
-        self, machine: Machine, input: Any, known: Mapping[Key, Document | None] | None = None
-    ) -> Head | None:
-        """The unfinished run that `run` would join, as it stands; reads only. `known` are documents just read.
-
-        For a machine with a key.
-        """
-        return await standing(self.runs, machine, input, self._first_action(machine), known or {}, self.clock.now_ms())
+    async def standing(self, machine: Machine, input: Any, known: Mapping[Key, Document | None]) -> Head | None:
+        """The unfinished run that `run` would join, for a machine with a key. Reads only; `known` was just read."""
+        return await standing(self.runs, machine, input, self._first_action(machine), known, self.clock.now_ms())
 
     def _first_action(self, machine: Machine) -> FirstAction:
         def keys(effect: Perform, snapshot: Snapshot) -> Sequence[Key]:
