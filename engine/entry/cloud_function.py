@@ -83,7 +83,7 @@ def sweep(request: Request) -> Answer:
     """
     routes = _ROUTES.get(request.path.rstrip("/") or "/")
     if routes is None:
-        return {"error": "NOT_FOUND", "message": f"There is nothing here; there is {', '.join(_ROUTES)}."}, 404
+        return {"error": "NOT_FOUND", "message": f"There is nothing at this path, but at {', '.join(_ROUTES)}."}, 404
     method = "GET" if request.method == "HEAD" else request.method
     if method not in routes:
         return {"error": "METHOD_NOT_ALLOWED", "message": f"Use {' or '.join(routes)}."}, 405

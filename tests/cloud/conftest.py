@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from engine.testing.chart_img import ULTRA, running_simulator
+from engine.testing.firestore_emulator import EMULATOR_HOST, fresh_project
 from tests.cloud.function_world import KEY, Cloud, Place
 
-STORES = ["sqlite", "firestore"] if importlib.util.find_spec("engine.testing.firestore_emulator") else ["sqlite"]
+STORES = ("sqlite", "firestore")
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +25,6 @@ def cloud(request, tmp_path_factory, simulator):
     if request.param == "sqlite":
         yield Cloud(folder, Place(f"sqlite:///{folder}/detent.db", artifacts, {}), simulator)
         return
-    from engine.testing.firestore_emulator import EMULATOR_HOST, fresh_project
-
     environ = {EMULATOR_HOST: request.getfixturevalue("firestore_emulator")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(EMULATOR_HOST, environ[EMULATOR_HOST])

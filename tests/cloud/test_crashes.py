@@ -1,6 +1,6 @@
 """kill -9 of one of several function processes at each effect; another goes on, told by a redelivery or by a sweep.
 
-Usually the process dies after each effect, and is mended in one of the two ways in turn. `DETENT_TEST_EVERY=1` has it
+Usually the process dies after each effect, and is mended in one of the two ways in turn. `DETENT_SLOW_TESTS=1` has it
 die before each as well, and mends each in both (`make test-cloud`).
 """
 
@@ -18,7 +18,12 @@ EFFECTS = ("claim", "map", "reserve", "call", "blob", "item_end", "publish", "ma
 WAYS = ("redelivery", "sweep")
 FEW = [(f"after:{effect}", WAYS[number % 2]) for number, effect in enumerate(EFFECTS)] + [("before:finish", WAYS[0])]
 EVERY = [(f"{when}:{effect}", way) for effect in EFFECTS for when in ("before", "after") for way in WAYS]
-SCHEDULES = EVERY if os.environ.get("DETENT_TEST_EVERY") else FEW
+SCHEDULES = EVERY if os.environ.get("DETENT_SLOW_TESTS") else FEW
+
+
+STORES = ("sqlite", "firestore") if os.environ.get("DETENT_SLOW_TESTS") else ("sqlite",)
+
+pytestmark = pytest.mark.parametrize("cloud", STORES, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

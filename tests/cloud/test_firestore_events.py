@@ -11,9 +11,8 @@ import urllib.request
 import pytest
 
 from engine.core.write import Key, Update
+from engine.testing import firestore_emulator as emulator_module
 from tests.cloud.function_world import Cloud, Place, charts, eventually, new_run_id
-
-emulator_module = pytest.importorskip("engine.testing.firestore_emulator", reason="there is no Firestore store yet")
 
 KINDS = ("updated", "written", "updated.withAuthContext")
 

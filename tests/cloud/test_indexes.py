@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from engine.core.secret import Secrets
+from engine.handlers.flow_backlog import INDEXES, backlog
+from engine.handlers.flow_steps import FLOW_RUNS
 from engine.runs import records
 from engine.runs.definitions import Definitions
 from engine.runs.runs import Runs
@@ -55,6 +57,14 @@ async def test_every_query_of_runs_has_its_index_and_no_index_is_without_a_query
     await runs.holder_of("root", 0)
 
     assert store.needed == deployed(records.RUNS)
+
+
+async def test_the_query_of_a_sweep_has_its_index() -> None:
+    store = Asking()
+    await backlog(store)
+
+    assert store.needed == deployed(FLOW_RUNS)
+    assert {index.fields for index in INDEXES} == {tuple(field for field, _ in one[1][:-1]) for one in store.needed}
 
 
 async def test_the_indexes_that_a_file_gets_are_those_that_firestore_gets_or_makes_by_itself() -> None:
