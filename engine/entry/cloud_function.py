@@ -79,7 +79,8 @@ def _event_answered(run_id: str, fields: Mapping[str, Any]) -> None:
 def sweep(request: Request) -> Answer:
     """Take over what was abandoned, fire due timers, and start what lost its event: `POST /`.
 
-    Answers `{"driven": runs taken, "started": steps begun, "left": what is still to do, …}`.
+    Answers `{"driven": runs taken, "started": steps begun, "left": what is still to do, …}`. `GET /__diag/preflight`
+    answers what `detent doctor` says: 200 when all is ready or degraded, 503 when something failed.
     """
     routes = _ROUTES.get(request.path.rstrip("/") or "/")
     if routes is None:
@@ -115,6 +116,11 @@ def _swept() -> Answer:
     return found, 200
 
 
+def _preflighted() -> Answer:
+    report = RESIDENT.preflight()
+    return report.to_json(), report.http_status
+
+
 def _until_release_s(opened: Opened) -> float:
     """When what is still under way is given up: the budget is over, and nearly all of the reserve."""
     return opened.budget_s + RESERVE_S - RELEASE_S
@@ -128,4 +134,5 @@ def _say_wrong(event: str, error: DetentError, **fields: Any) -> None:
 _ROUTES: Final[Mapping[str, Mapping[str, Callable[[], Answer]]]] = {
     "/": {"POST": _swept},
     "/sweep": {"POST": _swept},
+    "/__diag/preflight": {"GET": _preflighted},
 }

@@ -13,22 +13,28 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import engine
 from engine.core.action import ActionKind
 from engine.core.machine import Machine
 from engine.core.secret import Secrets
+from engine.definition import Catalogue
 from engine.entry.application import Engine
 from engine.entry.assembly import Assembly
 from engine.entry.budget import expect_budget, read_budget_s
 from engine.entry.configuration import Configuration, read_configuration
 from engine.entry.logs import SERVICE, LogObserver, configure
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, DefinitionError
 from engine.handlers.registry import ACTIONS
+
+if TYPE_CHECKING:
+    from engine.entry.preflight import Report
 
 Result = TypeVar("Result")
 
@@ -79,6 +85,21 @@ class Resident:
         with self._lock:
             portal, opened = self._open()
         return portal.call(work, opened)
+
+    def preflight(self) -> Report:
+        """Look at everything that the function needs, also when its engine cannot be opened."""
+        from engine.entry.preflight import misconfigured, preflight
+
+        try:
+            environ = function_environment(self._environ())
+            config = read_configuration(environ, default_mode="real")
+            budget_s = read_budget_s(environ)
+            with contextlib.suppress(DefinitionError):  # the section of machines says it
+                machine = Catalogue(ACTIONS.declarations()).load(MACHINE)
+                expect_budget(machine, budget_s, lambda name: ACTIONS[name].declaration.kind)
+        except ConfigurationError as error:
+            return misconfigured(error)
+        return anyio.run(partial(preflight, config, machines=[MACHINE], secrets=self._secrets))
 
     def close(self) -> None:
         """Close the engine and end its thread; a later call opens another. Best effort when the process ends."""

@@ -256,6 +256,23 @@ def test_a_sweep_that_does_not_end_in_its_time_says_so(function, monkeypatch):
     assert (200, True) == (answer.status_code, answer.get_json()["is_cut"])
 
 
+def test_a_preflight_is_answered_where_the_sweep_is(function):
+    answer = function("sweep").get("/__diag/preflight")
+
+    assert 200 == answer.status_code, answer.get_json()
+    assert answer.get_json()["result"] in ("READY", "DEGRADED")  # a function in mock mode is told of
+    assert "OK" == answer.get_json()["sections"]["store"]["status"]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_preflight_of_a_wrong_configuration_says_what_is_wrong(name, function, environ):
+    environ |= WRONG[name]
+    answer = function("sweep").get("/__diag/preflight")
+
+    assert (503, "FAILED") == (answer.status_code, answer.get_json()["result"])
+    assert "secret-like-value" not in answer.get_data(as_text=True)
+
+
 def test_a_sweep_without_a_store_says_that_it_is_away(function, lines, monkeypatch):
     async def failing(*arguments, **named):
         raise StoreUnavailableError("the store is away.")
