@@ -11,8 +11,6 @@ An action is of one of three kinds, which the compiler sees and the runner obeys
 A handler answers with an `Outcome` or a `Failure`. Both are data; exceptions are bugs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -96,7 +94,7 @@ class Failure(NamedTuple):
         return value
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Failure:
+    def from_json(cls, value: Mapping[str, Any]) -> "Failure":
         """The inverse of `to_json`."""
         return cls(
             value["code"],

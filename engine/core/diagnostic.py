@@ -3,8 +3,6 @@
 Printed as `file:line:column: message [rule] remedy`. Lines and columns are from 1.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -1,7 +1,5 @@
 """Effects: what a step asks the runner to do next, as values. Nothing here performs anything."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 

@@ -3,8 +3,6 @@
 `to_json` / `from_json` are the journal's form; the tag is the event's name in snake case.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 

@@ -5,8 +5,6 @@ which on what event, lives in a `transitions.Machine`, and every target in a `Br
 from it. Nothing in this file decides anything: the interpreter is `step.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -125,12 +123,12 @@ class Machine:
     source: Mapping[str, Any]
     initial: str
     states: Mapping[str, State]
-    structure: transitions.Machine
+    structure: "transitions.Machine"
     key: Template | None = None
     input_schema: Mapping[str, Any] | None = None
     pools: Mapping[str, Pool] = field(default_factory=dict)
     summary: Template | None = None
-    children: Mapping[str, Machine] = field(default_factory=dict)
+    children: "Mapping[str, Machine]" = field(default_factory=dict)
 
     def branches(self) -> tuple[Branch, ...]:
         """Every transition, in the order of the text."""

@@ -4,8 +4,6 @@
 never asked sooner.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ The snapshot holds what the events of the journal imply and nothing else: no fen
 Those belong to the run's head document (`engine/runs`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -68,7 +66,7 @@ class Snapshot(NamedTuple):
         return canonical.encode_plain(self._asdict())
 
     @classmethod
-    def decode(cls, text: str) -> Snapshot:
+    def decode(cls, text: str) -> "Snapshot":
         """The inverse of `encode`."""
         fields: Any = canonical.decode(text)
         fields["status"] = Status(fields["status"])

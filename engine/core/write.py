@@ -14,8 +14,6 @@ Ids follow Firestore's rules on every store, so that what runs on a laptop runs 
 https://firebase.google.com/docs/firestore/quotas#limits
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
@@ -32,7 +30,7 @@ class Key(NamedTuple):
     id: str
 
     @classmethod
-    def of(cls, collection: str, id: str) -> Key:
+    def of(cls, collection: str, id: str) -> "Key":
         """A checked key."""
         problem = id_problem(collection) or id_problem(id)
         if problem:

@@ -4,8 +4,6 @@ Pure. `advance` takes the step within its bounds; `Commit` gathers the writes of
 which keys they touch, so that a transaction can ask for them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,6 +71,23 @@ class Tenure(NamedTuple):
         if not self.goes_on or not isinstance(effect, Perform):
             return False
         return self.budget_ms is None or now_ms + self.longest_s(effect) * 1000 <= self.budget_ms
+
+
+class Advanced(NamedTuple):
+    """One step with the event that it took: the given one, or the refusal that stands in its place.
+
+    `snapshot_text` and `event_text` are both as canonical JSON, as they are stored.
+    """
+
+    event: Event
+    step: Step
+    snapshot_text: str
+    event_text: str
+
+    @property
+    def effect(self) -> Effect:
+        """What the run asks for now: the last effect of the step."""
+        return self.step.effects[-1]
 
 
 @dataclass
@@ -172,23 +187,6 @@ class Commit:
         worker = self.tenure.worker if begins else None
         parts = len(parts_of(advanced.snapshot_text))
         return Head(snapshot, fence, worker, claimable_at_ms, begins, created_at_ms, self.now_ms, root, place, parts)
-
-
-class Advanced(NamedTuple):
-    """One step with the event that it took: the given one, or the refusal that stands in its place.
-
-    `snapshot_text` and `event_text` are both as canonical JSON, as they are stored.
-    """
-
-    event: Event
-    step: Step
-    snapshot_text: str
-    event_text: str
-
-    @property
-    def effect(self) -> Effect:
-        """What the run asks for now: the last effect of the step."""
-        return self.step.effects[-1]
 
 
 def resting_until(effect: Effect, snapshot: Snapshot, now_ms: int) -> int | None:

@@ -16,8 +16,6 @@ Snapshots, entries and items are canonical JSON in one text field, since a docum
 order of a map nor a list in a list; what is queried stands beside them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -155,7 +153,7 @@ class Head(NamedTuple):
         return document
 
     @classmethod
-    def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> Head:
+    def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> "Head":
         """The inverse of `to_document`; `rest` are the documents under `rest_of`."""
         fields: Any = document
         place = fields["place"]
@@ -203,7 +201,7 @@ class Entry(NamedTuple):
         return canonical.encode_plain(event.to_json(self.event))
 
     @classmethod
-    def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> Entry:
+    def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> "Entry":
         """The inverse of `writes`; `rest` are the documents under `rest_of`."""
         fields: Any = document
         text = "".join((fields["entry"], *_texts(rest)))

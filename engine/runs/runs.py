@@ -5,8 +5,6 @@ touch documents that were not asked for (a map's, the next child's), nothing is 
 is made again with them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 

@@ -9,8 +9,6 @@ The key may name what only the first action finds out (`context.step.step_id`); 
 again with the documents of that key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -139,7 +137,7 @@ def _clashes(run_id: str) -> str:
     return "" if len(run_id.encode()) <= RUN_ID_BYTES_MAX else f"must be at most {RUN_ID_BYTES_MAX} bytes long"
 
 
-async def _acting(runs: Runs, starting: _Starting) -> Started:
+async def _acting(runs: Runs, starting: "_Starting") -> Started:
     try:
         found: Started = await runs.transact([], starting.keyed, operation=starting.operation)
     except UNWRITABLE as error:
@@ -151,7 +149,7 @@ async def _acting(runs: Runs, starting: _Starting) -> Started:
     return found
 
 
-async def _named(runs: Runs, starting: _Starting, run_id: str) -> Started:
+async def _named(runs: Runs, starting: "_Starting", run_id: str) -> Started:
     key = head_key(run_id)
 
     def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Started]:

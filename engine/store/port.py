@@ -13,8 +13,6 @@ the test of both rules: it changes unguarded documents behind a decide's back.
 Numbers keep their kind (1 stays an int, 1.0 a float), strings any Unicode, maps no order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
