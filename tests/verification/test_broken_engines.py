@@ -53,7 +53,7 @@ def test_without_takeover_a_run_stays_unfinished(monkeypatch):
 
 
 def test_workers_that_ask_without_end_are_seen(monkeypatch):
-    """A claim that is refused although the run may be claimed: whoever drains the store asks again at once."""
+    """A claim that is refused although the run may be claimed, and a worker that asks again at once."""
 
     async def held(self, run_id):
         return Held(await self.get(run_id))
@@ -61,6 +61,7 @@ def test_workers_that_ask_without_end_are_seen(monkeypatch):
     setting = chart_export(1)
     crash_free = play(setting, Schedule())
     monkeypatch.setattr(Runs, "claim", held)
+    monkeypatch.setattr("engine.runner.worker.HELD_MS", 0)
     monkeypatch.setattr("engine.testing.verification.loop.TURNS_MAX", 20_000)
 
     found = judge(crash_free, play(setting, Schedule.read("crash@4+ by=worker")))
