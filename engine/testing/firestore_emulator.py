@@ -132,9 +132,11 @@ def shared_firestore(folder: Path) -> Iterator[FirestoreEmulator]:
             state["users"] -= 1
             if state["users"] == 0:
                 os.kill(state["pid"], signal.SIGKILL)
-                for process in _STARTED:
-                    if process.pid == state["pid"]:
-                        process.wait(STOP_S_MAX)
+            for process in _STARTED:
+                if state["users"] == 0 and process.pid == state["pid"]:
+                    process.wait(STOP_S_MAX)
+                elif process.returncode is None:
+                    process.returncode = 0  # the last one's to stop: Python need not warn that it is still there
 
 
 @contextmanager

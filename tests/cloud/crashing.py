@@ -14,7 +14,7 @@ from typing import Any
 from httpx_aiohttp import AiohttpTransport
 
 from engine.core.write import Create, Set, Update, Write
-from engine.entry import application, assembly
+from engine.entry import assembly
 from engine.entry.cloud_function import chart_export_event, sweep
 
 __all__ = ["chart_export_event", "sweep"]
@@ -98,7 +98,7 @@ class CrashingArtifacts:
         return result
 
 
-open_store, open_artifacts = assembly.open_store, application.open_artifacts
+open_store, open_artifacts = assembly.open_store, assembly.open_artifacts
 request = AiohttpTransport.handle_async_request
 
 
@@ -114,5 +114,5 @@ async def crashing_request(self: Any, *given: Any, **named: Any) -> Any:
 
 
 assembly.open_store = crashing_store
-application.open_artifacts = lambda *given, **named: CrashingArtifacts(open_artifacts(*given, **named))
+assembly.open_artifacts = lambda *given, **named: CrashingArtifacts(open_artifacts(*given, **named))
 AiohttpTransport.handle_async_request = crashing_request

@@ -130,15 +130,14 @@ def test_a_map_over_two_processes_of_which_one_is_killed_does_every_item_and_kee
     left = [path for path in (tmp_path / "open").iterdir() if path.name.startswith(f"{first.pid}.")]
     for path in left:
         path.unlink()
-    others = [second, detent("worker", "--once", "--actions", "work")]
+    workers = [second, detent("worker", "--once", "--actions", "work")]
     listed = ""
     for _ in range(100):  # whatever was claimed by the killed one is free when its lease is over
         if "succeeded" in (listed := ended(detent("runs", "list")).lower()):
             break
-        others = [worker for worker in others if worker.poll() is None] or [
-            detent("worker", "--once", "--actions", "work")
-        ]
-    for worker in others:  # one may wait for a minute yet, for an instant of the parent's that has become void
+        if all(worker.poll() is not None for worker in workers):
+            workers.append(detent("worker", "--once", "--actions", "work"))
+    for worker in workers:
         worker.terminate()
         worker.communicate(timeout=30)
 

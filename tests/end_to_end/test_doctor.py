@@ -38,7 +38,7 @@ def test_a_person_sees_a_line_for_each_section_and_the_result(doctor):
     lines = found.stdout.splitlines()
 
     assert (0, "") == (found.returncode, found.stderr)
-    assert SECTIONS == [line.split()[1] for line in lines[: len(SECTIONS)]]
+    assert SECTIONS == [line.split()[1] for line in lines if line[:1] in ("✔", "–")]  # a long one goes on below
     assert lines[-1].startswith("READY (")
     assert "What to do" not in found.stdout
 
