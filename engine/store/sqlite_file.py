@@ -200,7 +200,8 @@ def _bring_up(connection: apsw.Connection, path: str, indexes: Sequence[Index]) 
         elif version == 1:
             _add_facets(connection)
             known = set()
-        connection.pragma("user_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:  # also the same number again would be a commit, and a sync at each start
+            connection.pragma("user_version", SCHEMA_VERSION)
         _keep_facets(connection, indexes)
         for index in indexes:
             if _index_sql(index) not in known:

@@ -148,16 +148,20 @@ class Writer:
         self._connection = connection
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
-        self._file_version: int | None = None
+        self._file_version: Any = None
+        self._schema_version: Any = None
 
     def _look_for_others(self) -> None:
         """Forget the picture when another connection has committed since; SQLite counts such commits."""
         (version,) = self._execute("PRAGMA data_version").fetchone() or (None,)
         if version != self._file_version:
-            assert self._connection is not None
             self._picture.clear()
-            self._facets = facets_of(self._connection)  # another process may have brought an index of its own
             self._file_version = version
+            (schema,) = self._execute("PRAGMA schema_version").fetchone() or (None,)
+            if schema != self._schema_version:  # another process may have brought an index of its own
+                assert self._connection is not None
+                self._facets = facets_of(self._connection)
+                self._schema_version = schema
         elif len(self._picture) > PICTURE_MAX:
             self._picture.clear()
 

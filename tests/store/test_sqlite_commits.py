@@ -15,7 +15,7 @@ import pytest
 from engine.core.write import Create, Key, Set, Write
 from engine.errors import CommitUncertainError, StoreError, StoreUnavailableError, WriteRefusedError
 from engine.store import sqlite_file, sqlite_lane, sqlite_writer
-from engine.store.port import Decide, Documents
+from engine.store.port import Decide, Documents, Index
 from engine.store.sqlite import SqliteStore
 from engine.store.sqlite_turn import Turn
 from engine.testing.store_check import commit, fetch
@@ -91,6 +91,17 @@ async def test_a_commit_alone_costs_one_sync(tmp_path: Path, disk: Disk) -> None
     for number in range(50):
         await commit(store, Set(A, {"n": number}), Create(Key("journal", str(number)), {}))
     assert disk.log_syncs == 50
+    await store.close()
+
+
+async def test_opening_a_file_that_is_there_costs_no_sync(tmp_path: Path, disk: Disk) -> None:
+    index = Index("things", ("n",))
+    store = await SqliteStore.open(tmp_path / "store.db", indexes=[index])
+    await commit(store, Set(A, {"n": 1}))
+    disk.log_syncs = 0
+    other = await SqliteStore.open(tmp_path / "store.db", indexes=[index])
+    assert disk.log_syncs == 0
+    await other.close()
     await store.close()
 
 
