@@ -5,7 +5,7 @@ in the same rounds. Ratios of rates say how many times as fast; ratios of times 
 those it must hold on: a ratio to a peer shrinks where each fsync takes a millisecond, since both then wait for the
 disk, so those are promised on a bare disk and only shown for the slow one. `in_ci` is the bound that the small
 benchmark gates on: the same for counts; looser for ratios, which must hold on a disk and with neighbours that nobody
-knows, and still catch what makes the engine a half slower.
+knows, and still catch what makes the engine several times slower.
 """
 
 from __future__ import annotations
