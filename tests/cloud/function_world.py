@@ -35,6 +35,7 @@ from tests.entry.door_world import steps
 ROOT = Path(__file__).parent.parent.parent
 KEY = "a-secret-key-of-the-test"
 BUCKET = "pictures"
+STORAGE_HOST = "STORAGE_EMULATOR_HOST"
 TEMPLATES = ("ctpl_price_ma1226_vol_v1", "ctpl_price_psar_adi_v1", "ctpl_price_rsi14_stochrsi_v1")
 UPDATED = "google.cloud.firestore.document.v1.updated"
 START_S_MAX = 30
