@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -64,9 +65,14 @@ def firestore_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         with shared_firestore(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) as emulator:
             yield emulator.host
     except EmulatorMissingError as error:
-        if os.environ.get("CI") and shutil.which("gcloud"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        do_without(error)
+
+
+def do_without(error: EmulatorMissingError) -> NoReturn:
+    """Skip what needs the emulator; in CI on a machine that has Google's SDK that is a failure."""
+    if (os.environ.get("CI") or os.environ.get("DETENT_CI")) and shutil.which("gcloud"):
+        pytest.fail(str(error), pytrace=False)
+    pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from engine.core.write import Key, Update
 from engine.testing import firestore_emulator as emulator_module
 from tests.cloud.function_world import Cloud, Place, charts, eventually, new_run_id
+from tests.conftest import do_without
 
 KINDS = ("updated", "written", "updated.withAuthContext")
 
@@ -28,7 +29,7 @@ def emulator():
     try:
         jar = emulator_module.find_jar()
     except emulator_module.EmulatorMissingError as error:
-        pytest.skip(str(error))
+        do_without(error)
     port, function_port = free_port(), free_port()
     command = [str(shutil.which("java")), "-Duser.language=en", "-Xmx512m", "-cp", str(jar)]
     command += ["com.google.cloud.datastore.emulator.firestore.CloudFirestore", "--host", "127.0.0.1"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from engine.testing.firestore_emulator import (
     fresh_project,
     shared_firestore,
 )
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_jar_that_is_named_is_taken(tmp_path: Path) -> None:
@@ -54,3 +58,23 @@ def test_who_shares_a_folder_shares_an_emulator_and_the_last_one_out_stops_it(
 
 def test_projects_are_never_the_same() -> None:
     assert len({fresh_project() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("named", "has_sdk", "status"), [("DETENT_CI", True, 1), ("CI", True, 1), ("CI", False, 0), ("", True, 0)]
+)
+def test_tests_without_an_emulator_are_skipped_in_one_line_and_fail_in_ci_where_it_should_be(
+    named: str, has_sdk: bool, status: int, tmp_path: Path
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG")}
+    if has_sdk:
+        (tmp_path / "gcloud").touch(mode=0o755)
+    environ = {**kept, "PATH": str(tmp_path), JAR: str(tmp_path / "none.jar"), **({named: "1"} if named else {})}
+    files = ["tests/cloud/test_firestore_events.py", "tests/cloud/test_costs.py"]
+    command = [sys.executable, "-m", "pytest", *files, "-k", "long_map or events"]
+    found = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert found.returncode == status, found.stdout
+    if status == 0:
+        (told,) = [line for line in found.stdout.splitlines() if "names no file" in line]
+        assert told.startswith("SKIPPED [")
