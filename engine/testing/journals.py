@@ -17,6 +17,7 @@ import anyio
 
 from engine.core import canonical
 from engine.core.action import Failure, Outcome
+from engine.core.bounds import EVENT_BYTES_MAX
 from engine.core.handler import ActionRequest
 from engine.core.machine import Machine
 from engine.definition.compiler import compile_source
@@ -84,10 +85,36 @@ states:
   DONE: {type: final, output: "${context.all.map(i, i.status)}"}
   FAILED: {type: final, status: FAILED}
 """  # noqa: E501  # one line is one thought here
+STRICT: Final = """
+machine: strict_item
+version: 1
+input: {type: string}
+initial: DOING
+states:
+  DOING: {invoke: {action: script, with: {name: "${input}"}}, on: {done: DONE}, catch: FAILED}
+  DONE: {type: final, output: "${input}"}
+  FAILED: {type: final, status: FAILED}
+"""
+REFUSING: Final = """
+machine: refusing
+version: 1
+initial: ASKING
+states:
+  ASKING: {invoke: {action: script, with: {name: large}}, on: {done: DONE}, catch: {target: MAPPING, assign: {error: "${error}"}}}
+  MAPPING:
+    map: {machine: strict_item, items: "${input.items}", key: "${string(item)}", assign: {all: "${result.items}"}}
+    on: {done: DONE}
+    catch: FAILED
+  DONE: {type: final, output: "${context.error.code}"}
+  FAILED: {type: final, status: FAILED}
+"""  # noqa: E501  # one line is one thought here
 
 
 class Script:
-    """The one action of these machines: `answers` by name, each used once, then `done`."""
+    """The one action of these machines: `answers` by name, each used once, then `done`.
+
+    Named `large` it answers more than a step takes.
+    """
 
     def __init__(self) -> None:
         self.registry = Registry(own=())
@@ -95,6 +122,8 @@ class Script:
 
         @self.registry.action("script", kind="repeatable", parameters=("name",))
         async def script(request: ActionRequest) -> Outcome | Failure:
+            if request.params["name"] == "large":
+                return Outcome("done", "x" * EVENT_BYTES_MAX)
             left = self.answers.get(request.params["name"])
             return left.pop(0) if left else Outcome("done", {"at": request.state})
 
@@ -106,7 +135,7 @@ class Scenes:
         self.app = app
         self.script = script
         self.machines: dict[str, Machine] = {}
-        for text in (ASKING, RETRYING, ITEM, QUORUM):
+        for text in (ASKING, RETRYING, ITEM, QUORUM, STRICT, REFUSING):
             source: Any = parse(text, "journals.yaml").data
             found = compile_source(source, "journals.yaml", script.registry.declarations(), self.machines.get)
             assert found.machine is not None, [str(diagnostic) for diagnostic in found.diagnostics]
@@ -145,6 +174,10 @@ class Scenes:
         await self.run("quorum", "missed", {"items": ["a", "b", "c", "d"]})
         await self.app.redrive("missed")
 
+    async def refusals(self) -> None:
+        """An answer that is too large for a step, and an item that its machine does not take."""
+        await self.run("refusing", "refused", {"items": ["a", 1]})
+
 
 async def scenes(keep: Callable[[Engine], Awaitable[None]]) -> None:
     """Play every scene, then have `keep` look at what is in the store."""
@@ -154,7 +187,7 @@ async def scenes(keep: Callable[[Engine], Awaitable[None]]) -> None:
     app = Engine(store=store, artifacts="folder:.", actions=script.registry, clock=clock, worker="w1")
     async with app:
         played = Scenes(app, script)
-        for scene in (played.signals, played.timers, played.maps):
+        for scene in (played.signals, played.timers, played.maps, played.refusals):
             await scene()
         await keep(app)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.core import canonical
+from engine.core import canonical, event
 from engine.definition import Catalogue
 from engine.entry.application import Engine
 from engine.entry.journals import replay_file
@@ -18,10 +18,7 @@ from engine.testing.journals import keep_all, scenes
 
 FOLDER = Path(__file__).parent.parent.parent / "fixtures/journals"
 FILES = sorted(FOLDER.glob("*.json"))
-EVENTS = {
-    "run_started", "action_returned", "action_failed", "timer_fired", "map_finished", "signal_received",
-    "cancel_requested", "run_redriven",
-}  # fmt: skip
+EVENTS = set(event._TAGS)
 
 
 def replay(text: str):
