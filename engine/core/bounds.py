@@ -57,6 +57,9 @@ REASON_CHARS_MAX: Final = 1000
 CONCURRENCY_MAX: Final = 1000
 """Runs that one worker drives at once."""
 
+LEASE_S_MAX: Final = 3600
+"""Seconds of a claim: what a worker that died holds is nobody's for as long."""
+
 GRACE_S_MAX: Final = 3600
 """Seconds that a worker which was told to stop may take to finish: as long as the longest lease."""
 

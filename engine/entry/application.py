@@ -22,7 +22,7 @@ import anyio
 from engine.artifacts import open_artifacts
 from engine.artifacts.port import Artifacts
 from engine.core.action import Decision
-from engine.core.bounds import CONCURRENCY_MAX, GRACE_S_MAX
+from engine.core.bounds import CONCURRENCY_MAX, GRACE_S_MAX, LEASE_S_MAX
 from engine.core.effect import Perform
 from engine.core.handler import Handler
 from engine.core.machine import Machine
@@ -62,7 +62,6 @@ DEFAULT_BUCKET: Final = "local"
 DEFAULT_LEASE_S: Final = 60.0
 DEFAULT_CONCURRENCY: Final = 20
 DEFAULT_GRACE_S: Final = 10.0
-LEASE_S_MAX: Final = 3600.0
 PATIENCE_S: Final = 60.0
 """How long a run is waited for when it waits for a timer."""
 
@@ -124,7 +123,7 @@ class Engine:
         catalogue: Catalogue | None = None,
     ) -> None:
         if isinstance(lease_s, bool) or not isinstance(lease_s, (int, float)) or not 0 < lease_s <= LEASE_S_MAX:
-            raise InvalidRequestError(f"lease_s must be a number of seconds up to {LEASE_S_MAX:g}, not {lease_s!r}.")
+            raise InvalidRequestError(f"lease_s must be a number of seconds up to {LEASE_S_MAX}, not {lease_s!r}.")
         is_integer = isinstance(concurrency, int) and not isinstance(concurrency, bool)
         if not is_integer or not 1 <= concurrency <= CONCURRENCY_MAX:
             raise InvalidRequestError(

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from engine.core.bounds import GRACE_S_MAX
+from engine.core.bounds import GRACE_S_MAX, LEASE_S_MAX
 from engine.core.machine import Pool
 from engine.entry.application import (
     DEFAULT_ARTIFACTS,
@@ -30,7 +30,7 @@ from engine.handlers.accounts import Account, parse_accounts
 
 MODES: Final = ("real", "mock", "record")
 PUBLIC_BASE_URL: Final = "https://api.chart-img.com"
-LEASE_S_RANGE: Final = (1.0, 3600.0)
+LEASE_S_RANGE: Final = (1.0, float(LEASE_S_MAX))
 GRACE_S_RANGE: Final = (0.0, float(GRACE_S_MAX))
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
 _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,62}")

@@ -240,7 +240,7 @@ def test_bytes_of_a_document(more: int) -> None:
 
 
 def test_every_bound_is_tested() -> None:
-    """Here, or where they are met: the bytes of a blob and an action without a timeout, in tests/runner."""
+    """Here, or where they are met: the bytes of a blob, a lease and an action without a timeout, in tests/runner."""
     here = Path(__file__)
     runner = here.parent.parent / "runner"
     names = ("test_perform", "test_inbox", "test_serving", "test_budget")

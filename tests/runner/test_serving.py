@@ -11,7 +11,8 @@ import engine
 from engine.core import bounds
 from engine.core.action import Outcome
 from engine.entry.application import Engine
-from engine.errors import InvalidRequestError, StoreUnavailableError
+from engine.entry.configuration import read_configuration
+from engine.errors import ConfigurationError, InvalidRequestError, StoreUnavailableError
 from engine.runs import signal
 from tests.runner.world import LEASE_S, Stalling, World
 
@@ -242,7 +243,14 @@ async def test_a_run_that_this_worker_cannot_take_is_tried_again_later() -> None
 
 @pytest.mark.parametrize(
     ("concurrency", "fits"),
-    [(0, False), (1, True), (bounds.CONCURRENCY_MAX, True), (bounds.CONCURRENCY_MAX + 1, False), (True, False)],
+    [
+        (0, False),
+        (1, True),
+        (bounds.CONCURRENCY_MAX - 1, True),
+        (bounds.CONCURRENCY_MAX, True),
+        (bounds.CONCURRENCY_MAX + 1, False),
+        (True, False),
+    ],
 )
 def test_concurrency_has_its_bound(concurrency: Any, *, fits: bool) -> None:
     if fits:
@@ -252,9 +260,29 @@ def test_concurrency_has_its_bound(concurrency: Any, *, fits: bool) -> None:
             Engine(store="memory:", concurrency=concurrency)
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_the_lease_has_its_bound(more: int) -> None:
+    lease_s = bounds.LEASE_S_MAX + more
+    if more > 0:
+        with pytest.raises(InvalidRequestError, match="lease_s"):
+            Engine(store="memory:", lease_s=lease_s)
+        with pytest.raises(ConfigurationError, match="DETENT_LEASE_S"):
+            read_configuration({"DETENT_LEASE_S": str(lease_s)}, default_mode="mock")
+    else:
+        Engine(store="memory:", lease_s=lease_s)
+        assert read_configuration({"DETENT_LEASE_S": str(lease_s)}, default_mode="mock").lease_s == lease_s
+
+
 @pytest.mark.parametrize(
     ("grace_s", "fits"),
-    [(-1, False), (0, True), (bounds.GRACE_S_MAX, True), (bounds.GRACE_S_MAX + 1, False), (float("nan"), False)],
+    [
+        (-1, False),
+        (0, True),
+        (bounds.GRACE_S_MAX - 1, True),
+        (bounds.GRACE_S_MAX, True),
+        (bounds.GRACE_S_MAX + 1, False),
+        (float("nan"), False),
+    ],
 )
 async def test_the_grace_time_has_its_bound(grace_s: float, *, fits: bool) -> None:
     world = World()
