@@ -89,8 +89,10 @@ def test_the_table_counts_what_was_played(capsys):
         ((SHOP, *MINE, "--replay", "explode@3"), "is no part of a schedule"),
         ((SHOP, *MINE, "--replay", "crash@999-"), "never comes"),
         ((SHOP, *MINE, "--kind", "earthquake"), "there is no kind"),
+        ((SHOP, *MINE, "--kind", "mixed", "--samples", "0"), "no schedule was played"),
+        ((SHOP, *MINE, "--kind", "crash-pair", "--pairs", "0"), "no schedule of the kind 'crash-pair'"),
     ],
-    ids=["no documents", "no world", "no schedule", "beyond the end", "no kind"],
+    ids=["no documents", "no world", "no schedule", "beyond the end", "no kind", "none drawn", "no pair"],
 )
 def test_what_cannot_be_verified_is_refused(capsys, arguments, told):
     code, out, err = verify(capsys, *arguments)

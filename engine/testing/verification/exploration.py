@@ -146,6 +146,7 @@ class Exploration:
         self._samples = samples
         self._seed = seed
         self._jobs = jobs or os.cpu_count() or 1
+        self._asked = only
         self._only = only or kinds.KINDS
         self._progress = progress
         self._shown: dict[str, list[Played]] = {}
@@ -163,10 +164,19 @@ class Exploration:
         if not first.problems:  # what does not hold without a crash would only be told once more for each schedule
             effects_after = self._play_singles(report)
             self._play_pairs(report, effects_after)
-            if sum(report.schedules.values()) <= 1:
-                raise InvalidRequestError("no schedule was played, so nothing was verified.")
+            self._expect_played(report)
         report.violations = [self._shortest(rule, played) for rule, played in self._shown.items()]
         return report
+
+    def _expect_played(self, report: Report) -> None:
+        """Refuse what proves nothing: no schedule at all, or none of a kind that was asked for."""
+        if sum(report.schedules.values()) <= 1:
+            raise InvalidRequestError("no schedule was played, so nothing was verified.")
+        if never := [kind for kind in self._asked if not report.schedules[kind]]:
+            raise InvalidRequestError(
+                f"no schedule of the kind {never[0]!r} was played, so it was not verified.",
+                remedy="Draw some, with --pairs and --samples.",
+            )
 
     def replay(self, schedule: Schedule) -> tuple[Report, Ending]:
         """Play one schedule, and judge it."""
