@@ -25,7 +25,7 @@ test: $(STAMP) ## All tests, the linters and the type checker
 
 test-cloud: $(STAMP) ## What runs on Google Cloud, on its emulators (needs Java and the Firestore emulator)
 	DETENT_SLOW_TESTS=1 $(BIN)/python -m pytest tests/cloud tests/store/test_firestore.py tests/artifacts/test_gcs.py \
-	  tests/artifacts/test_gcs_faults.py tests/end_to_end/test_cloud_storage.py
+	  tests/artifacts/test_gcs_faults.py tests/end_to_end/test_cloud_storage.py tests/end_to_end/test_contract.py
 
 bench: $(STAMP) ## Measure speed side by side with others, on a bare and a slow disk
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -14,6 +14,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -220,12 +221,14 @@ class ScriptedApi:
         return httpx.Response(found.status_code, content=found.content, headers=found.headers)
 
 
-def export(scenario: Scenario, store: str | OpenStore = "memory:") -> Seen:
-    """Run a scenario from its start to where it comes to rest, in an empty store: a URL, or who opens one."""
-    return anyio.run(_export, scenario, store)
-
-
 OpenStore = Callable[[Callable[[], int]], Awaitable[Store]]
+STORE: ContextVar[str] = ContextVar("store", default="memory:")
+"""Where exports are kept that name no store: the URL of an empty one, for one export."""
+
+
+def export(scenario: Scenario, store: str | OpenStore | None = None) -> Seen:
+    """Run a scenario from its start to where it comes to rest, in an empty store: a URL, or who opens one."""
+    return anyio.run(_export, scenario, STORE.get() if store is None else store)
 
 
 class Awaited:

@@ -1,4 +1,4 @@
-"""Each scenario of the contract, run on the real core with the real handlers; see `scenarios.py`."""
+"""Each scenario and rule of the contract, on the real core with the real handlers, kept in every store; see `scenarios.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,23 @@ from engine.core import canonical, event
 from engine.core.snapshot import Snapshot, empty
 from engine.core.step import step
 from engine.handlers.flow_steps import CODES
-from tests.end_to_end.chart_export_world import MACHINE, RUN_ID, STEP_ID, Scenario, export, flow_run, template
+from tests.end_to_end.chart_export_world import MACHINE, RUN_ID, STEP_ID, STORE, Scenario, export, flow_run, template
 from tests.end_to_end.scenarios import FLOW_RUN, TABLE, check, usage, with_step
+
+
+@pytest.fixture(autouse=True, params=["memory", "sqlite", "firestore"])
+def kept_in(request, tmp_path):
+    """The store of a test's one export; what is expected is the same text for all three."""
+    match request.param:
+        case "firestore":
+            url = request.getfixturevalue("firestore")
+        case "sqlite":
+            url = f"sqlite:///{tmp_path}/detent.db"
+        case _:
+            url = "memory:"
+    token = STORE.set(url)
+    yield
+    STORE.reset(token)
 
 
 @pytest.mark.parametrize("name", TABLE)
