@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import anyio
 
 from engine.core.secret import Secrets
+from engine.entry.application import DEFAULT_ARTIFACTS
 from engine.entry.configuration import Configuration
 from engine.errors import ConfigurationError, DetentError
 from engine.runner.clock import Clock, SystemClock
@@ -31,6 +32,15 @@ TIMEOUT_S: Final = 10.0
 
 NAMES: Final = ("configuration", "store", "artifacts", "ledger", "clock", "machines", "runs", "secrets")
 """The sections, in the order of the report."""
+
+
+_STORE: Final = ("DETENT_STORE", "GOOGLE_CLOUD_PROJECT", "FIRESTORE_DB")
+_OBJECTS: Final = ("DETENT_ARTIFACTS", "ARTIFACTS_BUCKET", "CHARTS_BUCKET")
+_UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(_STORE, ("store", "ledger", "runs")),
+    **dict.fromkeys(_OBJECTS, ("artifacts",)),
+}
+"""What cannot be looked at when a variable is wrong. Any other variable hides nothing."""
 
 
 class Status(StrEnum):
@@ -58,6 +68,8 @@ class Finding(NamedTuple):
     remedy: str = ""
     meta: Mapping[str, Any] = MappingProxyType({})
 
+
+_SKIPPED: Final = Finding(Status.SKIPPED, "not looked at: the configuration does not say where it is")
 
 Check: TypeAlias = Callable[[], Awaitable[Finding]]
 
@@ -116,9 +128,34 @@ class Report(NamedTuple):
         }
 
 
+def read_around(
+    environ: Mapping[str, str], read: Callable[[Mapping[str, str]], Configuration]
+) -> tuple[Configuration | None, list[ConfigurationError]]:
+    """What a configuration says apart from what is wrong in it, and every error; `None` when nothing can be read.
+
+    In place of a wrong variable its default is taken; which sections that leaves nothing to look at, `_UNREAD` says.
+    """
+    spared, errors = dict(environ), list[ConfigurationError]()
+    while True:
+        try:
+            return read(spared), errors
+        except ConfigurationError as error:
+            if any(error.variable == known.variable for known in errors):
+                return None, errors
+            errors.append(error)
+            if error.variable in _STORE:
+                spared["DETENT_STORE"] = "memory:"
+            elif error.variable in _OBJECTS:
+                spared = {name: value for name, value in spared.items() if name not in _OBJECTS}
+                spared["DETENT_ARTIFACTS"] = DEFAULT_ARTIFACTS
+            else:
+                spared.pop(error.variable, None)
+
+
 async def preflight(
     config: Configuration,
     *,
+    errors: Sequence[ConfigurationError] = (),
     machines: Sequence[str | Path] = (),
     accounts_file: str | Path | None = None,
     secrets: Secrets | None = None,
@@ -127,7 +164,8 @@ async def preflight(
 ) -> Report:
     """Look at everything once. Raises nothing but cancellation.
 
-    `machines` are the definitions that this process runs; `accounts_file` is the file that `--accounts` named, if any.
+    `errors` are what was wrong in the configuration (see `read_around`); `machines` are the definitions that this
+    process runs; `accounts_file` is the file that `--accounts` named, if any.
     """
     from engine.entry.preflight_checks import Checks
 
@@ -136,11 +174,15 @@ async def preflight(
     found: dict[str, Section] = {}
     checks = Checks(config, [Path(path) for path in machines], accounts_file, known, clock or SystemClock(), timeout_s)
 
+    unread = {name for error in errors for name in _UNREAD.get(error.variable, ())}
+
     async def look(name: str, check: Check) -> None:
-        found[name] = await examined(name, check, timeout_s)
+        found[name] = Section(name, _SKIPPED, 0.0) if name in unread else await examined(name, check, timeout_s)
 
     try:
         await look("configuration", checks.configuration)
+        if errors:
+            found["configuration"] = found["configuration"]._replace(finding=_wrong(errors))
         await look("store", checks.store)
         await look("machines", checks.machines)
         async with anyio.create_task_group() as tasks:
@@ -154,10 +196,15 @@ async def preflight(
 
 def misconfigured(error: ConfigurationError) -> Report:
     """The report of a process whose configuration cannot be read: nothing else can be looked at."""
-    finding = Finding(Status.FAILED, error.message, error.remedy, {"variable": error.variable})
-    skipped = Finding(Status.SKIPPED, "not looked at: the configuration cannot be read")
     first, *others = NAMES
-    return Report((Section(first, finding, 0.0), *(Section(name, skipped, 0.0) for name in others)), 0.0)
+    return Report((Section(first, _wrong([error]), 0.0), *(Section(name, _SKIPPED, 0.0) for name in others)), 0.0)
+
+
+def _wrong(errors: Sequence[ConfigurationError]) -> Finding:
+    first = errors[0]
+    remedies = " ".join(dict.fromkeys(error.remedy for error in errors if error.remedy))
+    meta = {"variable": first.variable, "variables": [error.variable for error in errors]}
+    return Finding(Status.FAILED, "; ".join(error.message for error in errors), remedies, meta)
 
 
 async def examined(name: str, check: Check, timeout_s: float) -> Section:

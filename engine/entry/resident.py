@@ -88,18 +88,22 @@ class Resident:
 
     def preflight(self) -> Report:
         """Look at everything that the function needs, also when its engine cannot be opened."""
-        from engine.entry.preflight import misconfigured, preflight
+        from engine.entry.preflight import misconfigured, preflight, read_around
 
+        environ = self._environ()
+        config, errors = read_around(
+            environ, lambda spared: read_configuration(function_environment(spared), default_mode="real")
+        )
         try:
-            environ = function_environment(self._environ())
-            config = read_configuration(environ, default_mode="real")
             budget_s = read_budget_s(environ)
             with contextlib.suppress(DefinitionError):  # the section of machines says it
                 machine = Catalogue(ACTIONS.declarations()).load(MACHINE)
                 expect_budget(machine, budget_s, lambda name: ACTIONS[name].declaration.kind)
         except ConfigurationError as error:
-            return misconfigured(error)
-        return anyio.run(partial(preflight, config, machines=[MACHINE], secrets=self._secrets))
+            errors.append(error)
+        if config is None:
+            return misconfigured(errors[0])
+        return anyio.run(partial(preflight, config, errors=errors, machines=[MACHINE], secrets=self._secrets))
 
     def close(self) -> None:
         """Close the engine and end its thread; a later call opens another. Best effort when the process ends."""

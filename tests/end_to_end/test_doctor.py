@@ -65,6 +65,27 @@ def test_a_script_reads_json_whatever_is_wrong(doctor):
     assert all(SECTIONS == list(json.loads(found.stdout)["sections"]) for found in (ready, misconfigured))
 
 
+@pytest.mark.parametrize(
+    ("environ", "skipped"),
+    [
+        ({"LOG_LEVEL": "LOUD"}, []),
+        ({"LOG_LEVEL": "LOUD", "DETENT_LEASE_S": "0"}, []),
+        ({"ARTIFACTS_BUCKET": "a/b"}, ["artifacts"]),
+        ({"DETENT_STORE": "postgres://x", "LOG_LEVEL": "LOUD"}, ["store", "ledger", "runs"]),
+    ],
+)
+def test_a_mistake_in_the_configuration_hides_only_what_it_names(doctor, environ, skipped):
+    found = doctor("--format", "json", **environ)
+    sections = json.loads(found.stdout)["sections"]
+    clean = json.loads(doctor("--format", "json").stdout)["sections"]
+
+    assert (1, "FAILED") == (found.returncode, sections["configuration"]["status"])
+    assert set(environ) == set(sections["configuration"]["meta"]["variables"])
+    assert all(name in sections["configuration"]["details"] for name in environ)
+    for name in SECTIONS[1:]:
+        assert sections[name]["status"] == ("SKIPPED" if name in skipped else clean[name]["status"]), name
+
+
 def test_a_wrong_flag_is_a_mistake_of_usage(doctor):
     assert [2, 2] == [doctor("--loud").returncode, doctor("--timeout", "0").returncode]
 

@@ -271,6 +271,10 @@ def test_a_preflight_of_a_wrong_configuration_says_what_is_wrong(name, function,
 
     assert (503, "FAILED") == (answer.status_code, answer.get_json()["result"])
     assert "secret-like-value" not in answer.get_data(as_text=True)
+    # What is wrong hides no more than it names.
+    sections = answer.get_json()["sections"]
+    assert "FAILED" in (sections["configuration"]["status"], sections["secrets"]["status"])
+    assert "OK" == sections["clock"]["status"]
 
 
 def test_a_sweep_without_a_store_says_that_it_is_away(function, lines, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,12 +20,13 @@ from engine.entry.cli.options import (
     actions_option,
     artifacts_options,
     chart_options,
-    configuration,
+    environment,
     import_actions,
     store_option,
 )
+from engine.entry.configuration import read_configuration
 from engine.entry.logs import configure
-from engine.entry.preflight import TIMEOUT_S, Report, Result, Status, misconfigured, preflight
+from engine.entry.preflight import TIMEOUT_S, Report, Result, Status, misconfigured, preflight, read_around
 from engine.errors import ConfigurationError
 
 MARKS = {
@@ -59,15 +61,20 @@ def command(
     import_actions(actions)
     secrets = Secrets()
     try:
-        config = configuration(store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket)
+        environ = environment(store=store, artifacts=artifacts, mode=mode, accounts=accounts, bucket=bucket)
+        config, errors = read_around(environ, partial(read_configuration, default_mode="mock"))
     except ConfigurationError as error:
-        report = misconfigured(error)
+        config, errors = None, [error]
+    if config is None:
+        report = misconfigured(errors[0])
     else:
         configure(config.log_level, secrets)
         paths = machines or tuple(str(path) for path in sorted(Path("machines").glob("*.yaml")))
 
         async def look() -> Report:
-            return await preflight(config, machines=paths, accounts_file=accounts, secrets=secrets, timeout_s=timeout_s)
+            return await preflight(
+                config, errors=errors, machines=paths, accounts_file=accounts, secrets=secrets, timeout_s=timeout_s
+            )
 
         report = anyio.run(look)
     if format_ == "json":

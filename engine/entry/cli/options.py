@@ -47,6 +47,11 @@ def actions_option(command: Command) -> Command:
 
 def configuration(**flags: str | None) -> Configuration:
     """The process's configuration: the environment with the given flags over it."""
+    return read_configuration(environment(**flags), default_mode="mock")
+
+
+def environment(**flags: str | None) -> dict[str, str]:
+    """The environment with the given flags over it. Raises `ConfigurationError` for a file that cannot be read."""
     environ = dict(os.environ)
     names = {
         "store": "DETENT_STORE",
@@ -62,7 +67,7 @@ def configuration(**flags: str | None) -> Configuration:
         environ["ARTIFACTS_BUCKET"] = str(flags["bucket"])
     if flags.get("accounts") is not None:
         environ["CHART_IMG_ACCOUNTS_JSON"] = _accounts_file(Path(str(flags["accounts"])))
-    return read_configuration(environ, default_mode="mock")
+    return environ
 
 
 def _accounts_file(path: Path) -> str:
