@@ -138,3 +138,20 @@ def test_workers_in_several_processes_share_what_is_due(cloud, simulator):
     cloud.expect_whole(*run_ids)
 
     assert (8, 8) == (simulator.simulator.counters["calls"], cloud.used() - used)
+
+
+def test_the_preflight_of_a_function_looks_at_the_real_components_and_names_the_one_that_is_away(cloud):
+    cloud.put()
+    with cloud.function("sweep") as function:
+        ready = function.call("GET", "/__diag/preflight")
+    with cloud.function("sweep", **{STORAGE_HOST: "http://127.0.0.1:9"}) as function:
+        failed = function.call("GET", "/__diag/preflight")
+    sections = json.loads(ready.text)["sections"]
+    others = json.loads(failed.text)["sections"]
+
+    assert 200 == ready.status, ready.text
+    assert {"OK"} == {sections[name]["status"] for name in ("store", "artifacts", "ledger", "machines", "secrets")}
+    assert all(isinstance(section["latency_ms"], float) for section in sections.values())
+    assert 503 == failed.status, failed.text
+    assert ("FAILED", "OK", "OK") == tuple(others[name]["status"] for name in ("artifacts", "store", "secrets"))
+    assert others["artifacts"]["remedy"]
