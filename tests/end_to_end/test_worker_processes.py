@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +146,7 @@ def test_a_handler_that_does_not_come_back_holds_nobody_up(shell, grace):
 
 def test_what_a_person_types_to_steer_a_run(shell):
     assert "is recorded" in shell("run", "asking.yaml", "--run-id", "r", "--detach").stdout
+    assert "waits    for a signal: go\n" in re.sub(" +\n", "\n", shell("runs", "show", "r").stdout)
     following = subprocess.Popen(
         [sys.executable, "-m", "engine.entry.cli", "runs", "show", "r", "--follow", "--format", "json"],
         env=shell.env, cwd=shell.folder, stdout=subprocess.PIPE, text=True,
