@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-demo: $(STAMP) ## Export three charts through two accounts from the bundled simulator
+demo: $(STAMP) ## Export five charts through two accounts from the bundled simulator
 	@$(BIN)/python -m engine.testing.demo
 
 test: $(STAMP) ## All tests, the linters and the type checker

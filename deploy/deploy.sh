@@ -138,11 +138,10 @@ step_database() {
 step_indexes() {
   local line words
   [[ -e $INDEXES_FILE ]] || fail "there is no $INDEXES_FILE."
-  # One line for each index, its words parted by tabs: the collection, then a --field-config for each field.
+  # One line for each index and each field that has none, its words parted by tabs.
   while IFS= read -r line; do
     IFS=$'\t' read -r -a words <<<"$line"
-    make gcloud firestore indexes composite create --database="$DATABASE" --collection-group="${words[0]}" \
-      --query-scope=collection "${words[@]:1}" --async --project="$PROJECT"
+    make gcloud firestore indexes "${words[@]}" --database="$DATABASE" --async --project="$PROJECT"
   done < <(python3 "$here/indexes.py" "$INDEXES_FILE")
 }
 

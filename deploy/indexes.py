@@ -1,7 +1,7 @@
 """Prints the indexes of a `firestore.indexes.json` for `deploy.sh`, which has them made.
 
-In: the file's path. Out: a line for each index, its parts divided by tabs: the collection, then one `--field-config`
-for each field, as `gcloud firestore indexes composite create` takes them. Standard library only: it runs anywhere.
+In: the file's path. Out: a line for each index and for each field that is spared the automatic ones, its parts divided
+by tabs, as `gcloud firestore indexes` takes them. Standard library only: it runs anywhere.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from pathlib import Path
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """One line for each index in the JSON text."""
-    for index in json.loads(text)["indexes"]:
+    """One line for each index in the JSON text, then one for each field without any."""
+    given = json.loads(text)
+    for index in given["indexes"]:
         fields = (f"field-path={field['fieldPath']},order={field['order'].lower()}" for field in index["fields"])
-        yield "\t".join([index["collectionGroup"], *(f"--field-config={field}" for field in fields)])
+        words = ["composite", "create", f"--collection-group={index['collectionGroup']}", "--query-scope=collection"]
+        yield "\t".join([*words, *(f"--field-config={field}" for field in fields)])
+    for field in given.get("fieldOverrides", ()):
+        assert field["indexes"] == [], "only fields without any index are spared here"
+        words = ["fields", "update", field["fieldPath"], f"--collection-group={field['collectionGroup']}"]
+        yield "\t".join([*words, "--disable-indexes"])
 
 
 if __name__ == "__main__":

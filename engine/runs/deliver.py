@@ -170,9 +170,9 @@ class _Sending:
             )
 
 
-def signals_of(machine: Machine) -> list[str]:
-    """The signals that states of a machine wait for, in the order of the text."""
-    waits = (state for state in machine.states.values() if state.kind is StateKind.WAIT)
+def signals_of(machine: Machine, name: str | None = None) -> list[str]:
+    """The signals that states of a machine, or the one with a name, wait for, in the order of the text."""
+    waits = (state for state in machine.states.values() if state.kind is StateKind.WAIT and name in (None, state.name))
     names = (event.removeprefix("on:") for state in waits for event in state.branches if event.startswith("on:"))
     return list(dict.fromkeys(names))
 

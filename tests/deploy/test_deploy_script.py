@@ -27,7 +27,8 @@ INDEXES = {
                 {"fieldPath": "created_at_ms", "order": "DESCENDING"},
             ],
         }
-    ]
+    ],
+    "fieldOverrides": [{"collectionGroup": "journal", "fieldPath": "entry", "indexes": []}],
 }
 
 
@@ -98,7 +99,7 @@ def test_a_dry_run_prints_every_step_and_calls_nothing(deployment):
 
     assert (0, "", []) == (found.returncode, found.stderr, deployment.calls)
     assert STEPS == [line.removeprefix("# ") for line in found.stdout.splitlines() if line[2:] in STEPS]
-    assert 20 == len(commands(found))
+    assert 21 == len(commands(found))
     assert all("p1" in " ".join(command) for command in commands(found))
 
 
@@ -188,11 +189,17 @@ def test_the_scheduler_calls_the_sweep_with_an_identity(deployment):
 
 
 def test_each_index_of_the_file_is_made(deployment):
-    index = flags(command_of(deployment.run("--dry-run", "indexes"), "gcloud", "firestore", "indexes"))
+    index = flags(command_of(deployment.run("--dry-run", "indexes"), "gcloud", "firestore", "indexes", "composite"))
     assert ["field-path=is_root,order=ascending", "field-path=created_at_ms,order=descending"] == index[
         "--field-config"
     ]
     assert (["runs"], ["(default)"]) == (index["--collection-group"], index["--database"])
+
+
+def test_each_field_that_the_file_spares_loses_its_automatic_indexes(deployment):
+    command = command_of(deployment.run("--dry-run", "indexes"), "gcloud", "firestore", "indexes", "fields", "update")
+    assert "entry" == command[5]
+    assert (["journal"], True) == (flags(command)["--collection-group"], "--disable-indexes" in command)
 
 
 def test_no_key_is_printed(deployment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_does_and_begins_nothing(
         assert worker.poll() is None
     worker.send_signal(number)
     out, err = worker.communicate(timeout=30)
-    assert (worker.returncode, out) == (0, "Stopped; runs were taken 1 times.\n")
+    assert (worker.returncode, out) == (0, "Stopped; runs were taken 1 time.\n")
     assert "Traceback" not in err
     shown = shell.shown("r")
     assert (shown["state"], shown["worker"], shown["status"]) == ("B", None, "running")
@@ -145,6 +146,7 @@ def test_a_handler_that_does_not_come_back_holds_nobody_up(shell, grace):
 
 def test_what_a_person_types_to_steer_a_run(shell):
     assert "is recorded" in shell("run", "asking.yaml", "--run-id", "r", "--detach").stdout
+    assert "waits    for a signal: go\n" in re.sub(" +\n", "\n", shell("runs", "show", "r").stdout)
     following = subprocess.Popen(
         [sys.executable, "-m", "engine.entry.cli", "runs", "show", "r", "--follow", "--format", "json"],
         env=shell.env, cwd=shell.folder, stdout=subprocess.PIPE, text=True,
@@ -180,6 +182,14 @@ def test_a_run_is_cancelled_and_redriven_by_hand(shell):
     assert shell("runs", "signal", "r", "go", "--value", "3", "--wait").returncode == 0
     assert shell.shown("r")["output"] == 3
     assert shell("runs", "redrive", "r").returncode == 1
+
+
+def test_a_worker_says_what_it_left_because_it_does_not_know_the_action(shell):
+    given = json.dumps({"file": str(shell.folder / "calls"), "seconds": 0})
+    shell("run", "busy.yaml", "--run-id", "r", "--input", given, "--detach", "--actions", "slow_actions")
+    without, knowing = shell("worker", "--once"), shell("worker", "--once", "--actions", "slow_actions")
+    assert "0 runs driven; 1 left that is due: their actions are not known here" in without.stdout
+    assert "1 run driven; nothing is due.\n" == knowing.stdout
 
 
 def test_a_key_does_not_go_out_with_a_signal_or_a_reason(shell):

@@ -38,7 +38,7 @@ def line_of(entry: Entry, *, as_json: bool) -> str:
     """One entry as one line."""
     if as_json:
         return json.dumps(to_json(entry), ensure_ascii=False)
-    return f"{entry.seq:>4}  {at(entry.event.at_ms)}  {tag_of(entry.event):<16}  {said(entry.event)}".rstrip()
+    return f"{entry.seq:<3}  {at(entry.event.at_ms)}  {tag_of(entry.event):<16}  {said(entry.event)}".rstrip()
 
 
 def to_json(entry: Entry) -> dict[str, object]:

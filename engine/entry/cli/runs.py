@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from engine.core import event
 from engine.core.machine import Machine
-from engine.entry.application import RunResult
+from engine.entry.application import Engine, RunResult
 from engine.entry.assembly import Assembly
 from engine.entry.cli.following import follow, to_json
 from engine.entry.cli.options import (
@@ -30,8 +31,9 @@ from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.cli.run import report
 from engine.entry.cli.steering import cancel, redrive, signal
 from engine.entry.cli.wording import at, said
+from engine.errors import DetentError
 from engine.runs import Entry, Head
-from engine.runs.deliver import unknown
+from engine.runs.deliver import signals_of, unknown
 from engine.runs.records import Message, Signal, inbox_document
 
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "waiting": "cyan"}
@@ -99,7 +101,7 @@ def show(run_id: str, format_: str, follows: bool, store: str | None) -> None:
             if follows and is_json:
                 await follow(app, run_id, head, 0, as_json=True)
                 return
-            _print_whole(head, entries) if is_json else _show(head, entries)
+            _print_whole(head, entries) if is_json else _show(head, entries, await _signals(app, head))
             if follows and not head.has_ended:
                 ended = await follow(app, run_id, head, entries[-1].seq if entries else 0, as_json=False)
                 _console().print(_facts(ended, ("status", "output", "error")))
@@ -113,9 +115,19 @@ def _print_whole(head: Head, entries: list[Entry]) -> None:
     click.echo(json.dumps(whole, ensure_ascii=False, indent=2))
 
 
-def _show(head: Head, entries: list[Entry]) -> None:
+async def _signals(app: Engine, head: Head) -> list[str]:
+    """What the run waits for where it stands, as far as its definition can be read here."""
+    if head.has_ended or head.snapshot.state is None:
+        return []
+    try:
+        return signals_of(await app.runs.definitions.machine(head.snapshot.digest), head.snapshot.state)
+    except DetentError:
+        return []
+
+
+def _show(head: Head, entries: list[Entry], signals: list[str]) -> None:
     console = _console()
-    console.print(_facts(head))
+    console.print(_facts(head, signals=signals))
     table = Table(box=None, pad_edge=False)
     for name in ("seq", "at", "event", ""):
         table.add_column(name, overflow="fold")
@@ -124,7 +136,7 @@ def _show(head: Head, entries: list[Entry]) -> None:
     console.print(table)
 
 
-def _facts(head: Head, names: tuple[str, ...] = ()) -> Table:
+def _facts(head: Head, names: tuple[str, ...] = (), signals: Sequence[str] = ()) -> Table:
     """What there is to say of a run, or of it what is named."""
     snapshot = head.snapshot
     facts = Table.grid(padding=(0, 2))
@@ -132,7 +144,7 @@ def _facts(head: Head, names: tuple[str, ...] = ()) -> Table:
         ("run", snapshot.run_id),
         ("machine", f"{snapshot.machine} version {snapshot.version}, {snapshot.digest[:12]}"),
         ("status", f"{snapshot.status.value} in {snapshot.state or 'no state'}"),
-        ("waits", _waits(head)),
+        ("waits", _waits(head, signals)),
         ("inbox", ", ".join(_message(message) for message in head.inbox)),
         ("input", json.dumps(snapshot.input, ensure_ascii=False)),
         ("output", json.dumps(snapshot.output, ensure_ascii=False)),
@@ -148,14 +160,17 @@ def _message(message: Message) -> str:
     return f"signal {message.name} ({message.id})" if isinstance(message, Signal) else "cancel"
 
 
-def _waits(head: Head) -> str:
+def _waits(head: Head, signals: Sequence[str]) -> str:
     if head.is_final:
         return ""
     if head.worker is not None and head.claimable_at_ms is not None:
         return f"held by {head.worker} until {at(head.claimable_at_ms)} (fence {head.fence})"
     if head.claimable_at_ms is not None and head.claimable_at_ms <= time.time() * 1000:
         return f"for a worker, since {at(head.claimable_at_ms)}"
-    return "for an event from outside" if head.claimable_at_ms is None else f"until {at(head.claimable_at_ms)}"
+    told = f"for a signal: {' or '.join(signals)}" if signals else ""
+    if head.claimable_at_ms is None:
+        return told or "for an event from outside"
+    return f"{told}{'; ' if told else ''}until {at(head.claimable_at_ms)}"
 
 
 def _summary(head: Head) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -29,6 +30,9 @@ from engine.entry.cli.options import (
 from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.starts import Begun, expect_source, start_waiting
 from engine.runner.observer import Observer
+
+LEFT_MAX: Final = 100
+"""How many runs that are due and were left are counted."""
 
 
 @click.command("worker")
@@ -61,35 +65,43 @@ def command(
         assembly = Assembly(config, secrets, observer)
         assembly.concurrency = concurrency
 
-        async def work_once() -> tuple[int, list[Begun]]:
+        async def work_once() -> tuple[int, list[Begun], int]:
             machines = [assembly.load(path) for path in start]
             for machine in machines:
                 expect_source(machine)
             async with assembly.engine() as app:
                 driven = await app.work_once()
-                return driven, [await start_waiting(app, machine) for machine in machines]
+                begun = [await start_waiting(app, machine) for machine in machines]
+                return driven, begun, len(await app.runs.claimable(app.clock.now_ms(), LEFT_MAX))
 
         begun: list[Begun] = []
+        left = 0
         try:
             if once:
-                driven, begun = anyio.run(work_once)
+                driven, begun, left = anyio.run(work_once)
             else:
                 driven = anyio.run(_serve, assembly, observer, config.grace_s)
         except KeyboardInterrupt:
             if once:
                 raise
             driven = 0  # told to stop before it could listen for that
-    click.echo(_told(driven, begun) if once else f"Stopped; runs were taken {driven} times.")
+    click.echo(
+        _told(driven, begun, left) if once else f"Stopped; runs were taken {driven} time{'' if driven == 1 else 's'}."
+    )
     _end()
 
 
-def _told(driven: int, begun: list[Begun]) -> str:
+def _told(driven: int, begun: list[Begun], left: int) -> str:
     """What was done, in one line; of starts only where some were asked for."""
     told = [f"{driven} run{'' if driven == 1 else 's'} driven"]
     if begun:
         told.append(f"{sum(one.started for one in begun)} started")
     if refused := sum(one.refused for one in begun):
         told.append(f"{refused} refused (the log says why)")
+    if left:
+        some = f"{left} or more" if left == LEFT_MAX else str(left)
+        why = "their actions are not known here (name their module with --actions), or the log says why"
+        return f"{', '.join(told)}; {some} left that {'is' if left == 1 else 'are'} due: {why}."
     return f"{', '.join(told)}; nothing is due."
 
 
