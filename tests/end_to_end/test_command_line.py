@@ -342,6 +342,17 @@ def test_what_others_wrote_is_shown_as_it_is(detent):
     assert "go ([/id])" in ended.stdout
 
 
+def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(detent):
+    machine = detent.folder / "resting.yaml"
+    machine.write_text("machine: resting\nversion: 1\ninitial: DONE\nstates: {DONE: {type: final}}\n", encoding="utf-8")
+    detent("run", machine, "--run-id", "a")
+
+    refused = detent("replay", "a", "--export", detent.folder)
+
+    assert 2 == refused.returncode
+    assert refused.stderr.startswith("REQUEST_INVALID: --export ")
+
+
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):
     export(detent)
     found = detent("worker", "--once")
