@@ -20,7 +20,8 @@ class Profiles:
         self._path = path
         self._main = cProfile.Profile()
         self._others: list[cProfile.Profile] = []
-        threading.setprofile(self._in_new_thread)
+        if sys.version_info < (3, 12):  # later, one profile at a time is all that a process can have
+            threading.setprofile(self._in_new_thread)
 
     def begin(self) -> None:
         """Start with the thread that calls; threads that exist already are profiled since their start."""
@@ -39,8 +40,5 @@ class Profiles:
     def _in_new_thread(self, *_: Any) -> None:
         sys.setprofile(None)
         profile = cProfile.Profile()
-        try:
-            profile.enable()
-        except ValueError:  # Python 3.12 and later: the main thread has it
-            return
+        profile.enable()
         self._others.append(profile)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from engine.core.write import Document, Key
 from engine.entry.application import Engine, RunResult
 from engine.entry.logs import telling
 from engine.entry.resident import Opened
-from engine.errors import InvalidKeyError
+from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, SecretLeakError
 from engine.handlers.flow_steps import FLOW_RUNS, Charts, charts_of
 from engine.runs import Head
+
+REFUSALS: Final = (InvalidKeyError, InvalidRequestError, SecretLeakError)
+"""What is wrong with one step alone: the others of its flow run are worked on all the same."""
 
 
 class EventWork:
@@ -69,6 +72,8 @@ class EventWork:
             self._opened.under_way.add((self._run_id, step_id))
             try:
                 self._say_result(step_id, await self._app.run(self._opened.machine, value))
+            except REFUSALS as error:
+                self._say_refused(step_id, error)
             finally:
                 self._opened.under_way.discard((self._run_id, step_id))
             charts = charts_of(self._run_id, await self._read())
@@ -80,7 +85,11 @@ class EventWork:
         for step_id in charts.running:
             if (self._run_id, step_id) in self._opened.under_way:
                 continue
-            head = await self._abandoned(step_id, document)
+            try:
+                head = await self._abandoned(step_id, document)
+            except REFUSALS as error:  # RUNNING, and never by a run of ours
+                self._say_refused(step_id, error)
+                continue
             if head is not None and self._app.time_left_s > 0:
                 has_resumed = True
                 self._say_result(step_id, await self._app.resume(head.run_id))
@@ -104,6 +113,9 @@ class EventWork:
 
     def _say(self, event: str, **fields: Any) -> None:
         self._log.info(event, extra={"fields": fields})
+
+    def _say_refused(self, step_id: str, error: DetentError) -> None:
+        self._log.warning("start_refused", extra={"fields": {"stepId": step_id, "error": error.message}})
 
     def _say_idle(self, charts: Charts) -> None:
         if charts.blocked:

@@ -71,6 +71,11 @@ def replay_file(text: str, name: str, catalogue: Catalogue) -> tuple[str, Replay
         return str(whole["run_id"]), replayed(machine, begun, entries, str(whole["snapshot"]))
     except DetentError:
         raise
+    except RecursionError:  # lists in lists without end, or a definition that is its own child
+        raise InvalidRequestError(
+            f"{name} cannot be read as an exported journal: it is nested too deep.",
+            remedy="`detent replay RUN --export FILE` writes one.",
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequestError(
             f"{name} cannot be read as an exported journal: {type(error).__name__}: {error}.",

@@ -20,7 +20,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -133,10 +133,10 @@ def shared_firestore(folder: Path) -> Iterator[FirestoreEmulator]:
             if state["users"] == 0:
                 os.kill(state["pid"], signal.SIGKILL)
             for process in _STARTED:
-                if state["users"] == 0 and process.pid == state["pid"]:
-                    process.wait(STOP_S_MAX)
-                elif process.returncode is None:
-                    process.returncode = 0  # the last one's to stop: Python need not warn that it is still there
+                process.returncode = 0  # whoever is last stops it: Python need not warn that it is still there
+            if state["users"] == 0:
+                with suppress(ChildProcessError):  # another process's child is another's to bury
+                    os.waitpid(state["pid"], 0)
 
 
 @contextmanager

@@ -331,6 +331,36 @@ def test_a_ledger_without_accounts_says_what_to_set(detent):
     assert (2, True) == (strict.returncode, "CHART_IMG_ACCOUNTS_JSON: is not set" in strict.stderr)
 
 
+def test_what_others_wrote_is_shown_as_it_is(detent):
+    """Ids, inputs and signals may hold what is markup elsewhere; shown as markup it vanishes, or ends the command."""
+    machine = detent.folder / "asking.yaml"
+    machine.write_text("machine: asking\nversion: 1\ninitial: ASKING\nstates:\n"
+                       "  ASKING: {on: {go: DONE}}\n  DONE: {type: final}\n", encoding="utf-8")  # fmt: skip
+    detent("run", machine, "--run-id", "a[red]b", "--input", '{"text": "[/closed] :smile:"}')
+    detent("runs", "signal", "a[red]b", "go", "--id", "[/id]")
+
+    listed, shown = detent("runs", "list"), detent("runs", "show", "a[red]b")
+    detent("worker", "--once")
+    ended = detent("runs", "show", "a[red]b")
+
+    assert (0, 0, 0) == (listed.returncode, shown.returncode, ended.returncode), shown.stderr
+    assert "a[red]b" in listed.stdout
+    assert "[/closed] :smile:" in shown.stdout
+    assert "go ([/id])" in shown.stdout
+    assert "go ([/id])" in ended.stdout
+
+
+def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(detent):
+    machine = detent.folder / "resting.yaml"
+    machine.write_text("machine: resting\nversion: 1\ninitial: DONE\nstates: {DONE: {type: final}}\n", encoding="utf-8")
+    detent("run", machine, "--run-id", "a")
+
+    refused = detent("replay", "a", "--export", detent.folder)
+
+    assert 2 == refused.returncode
+    assert refused.stderr.startswith("REQUEST_INVALID: --export ")
+
+
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):
     export(detent)
     found = detent("worker", "--once")

@@ -31,6 +31,17 @@ async def test_every_ready_step_of_the_run_is_worked_on(caplog):
         assert 2 == len(world.api.calls)
 
 
+@pytest.mark.parametrize("status", ["READY", "RUNNING"])
+@pytest.mark.parametrize("bad", ["\0", "a" * 1024], ids=["nul", "too-long-for-a-key"])
+async def test_a_step_whose_id_no_run_can_have_keeps_no_other_from_its_work(bad, status, caplog):
+    async with door_world(**{RUN_ID: steps(**{bad: status, "b": "READY"})}) as world, world.opened() as opened:
+        await world.event(opened)
+        await world.event(opened)
+
+        assert {bad: status, "b": "SUCCEEDED"} == await world.statuses()
+        assert status == "RUNNING" or bad in [fields["stepId"] for _, fields in told(caplog, "start_refused")]
+
+
 async def test_a_step_that_becomes_ready_meanwhile_is_worked_on_too():
     async with door_world(**{RUN_ID: steps(a="READY", b="PENDING")}) as world:
         answer = world.api

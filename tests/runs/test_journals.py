@@ -96,6 +96,14 @@ def test_what_is_no_exported_journal_is_refused(text: str) -> None:
         replay(text)
 
 
+def test_a_journal_that_is_nested_without_end_is_refused() -> None:
+    whole = json.loads(FILES[0].read_text(encoding="utf-8"))
+    whole["definitions"][whole["digest"]]["children"] = {"itself": whole["digest"]}
+    for text in ("[" * 200_000, json.dumps(whole)):
+        with pytest.raises(InvalidRequestError, match="nested too deep"):
+            replay(text)
+
+
 def test_a_journal_beside_another_definition_is_refused() -> None:
     def other(whole: dict) -> None:
         (kept,) = whole["definitions"].values()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import anyio
 import click
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +23,7 @@ from engine.entry.cli.options import (
     import_actions,
     store_option,
 )
+from engine.entry.cli.screen import screen
 from engine.entry.configuration import read_configuration
 from engine.entry.logs import configure
 from engine.entry.preflight import TIMEOUT_S, Report, Result, Status, misconfigured, preflight, read_around
@@ -86,9 +86,7 @@ def command(
 
 def show(report: Report) -> None:
     """Print a report for a person."""
-    # A pipe gets plain, unwrapped lines; a terminal its own width.
-    is_terminal = sys.stdout.isatty()
-    console = Console(highlight=False) if is_terminal else Console(highlight=False, width=240, color_system=None)
+    console = screen()
     table = Table(box=None, pad_edge=False, show_header=False)
     for justify in ("left", "left", "left", "right", "left"):
         table.add_column(justify=justify, overflow="fold")

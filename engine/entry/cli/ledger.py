@@ -8,12 +8,12 @@ from typing import Any
 
 import anyio
 import click
-from rich.console import Console
 from rich.table import Table
 
 from engine.core.machine import Pool
 from engine.entry.assembly import Assembly
 from engine.entry.cli.options import actions_option, chart_options, configuration, import_actions, store_option
+from engine.entry.cli.screen import screen
 from engine.handlers.ledger import rate_key, usage_key, usage_of
 
 
@@ -69,7 +69,7 @@ def show(
             *(str(row[name]) for name in ("pool", "account", "used", "limit", "left", "window")),
             f"{row['free_in_s']:g} s",
         )
-    Console(highlight=False).print(table)
+    screen().print(table)
 
 
 def _row(pool: Pool, usage: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from engine.core.handler import Log
 from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot, Status
+from engine.entry.cli.screen import screen
 from engine.entry.configuration import Configuration
 from engine.entry.logs import LogObserver, configure
 from engine.runner.observer import Observer
@@ -51,7 +52,7 @@ def observer_for_terminal(config: Configuration) -> Iterator[tuple[Observer, Sec
         configure(config.log_level, secrets, service=config.service, environment=config.environment)
         yield LogObserver(config.service), secrets
         return
-    console = Console(stderr=True, highlight=False)
+    console = screen(stderr=True)
     view = LiveView(console, secrets)
     handler = _Notes(view)
     logging.getLogger().handlers[:] = [handler]

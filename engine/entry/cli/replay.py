@@ -59,8 +59,7 @@ async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
         machine = await app.runs.definitions.machine(head.snapshot.digest)
         entries = (await app.runs.journal(run_id))[: head.snapshot.seq]
         if to is not None:
-            text = json.dumps(exported(machine, head, entries, stored), ensure_ascii=False, indent=1)
-            Path(to).write_text(text + "\n", encoding="utf-8")
+            _write(to, json.dumps(exported(machine, head, entries, stored), ensure_ascii=False, indent=1))
         begun = empty(run_id, machine.name, machine.version, machine.digest, head.snapshot.key)
         return replayed(machine, begun, entries, stored)
 
@@ -74,6 +73,13 @@ def _print(run_id: str, found: Replayed) -> None:
         click.echo(f"Run {run_id}: {entries} give the stored snapshot, byte for byte.")
     else:
         click.echo(f"Run {run_id}: after {entries} there is a difference: {found.difference}.")
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequestError(f"--export {path}: the file cannot be written: {error}.") from None
 
 
 def _read(path: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +28,7 @@ from engine.entry.cli.options import (
 )
 from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.cli.run import report
+from engine.entry.cli.screen import screen
 from engine.entry.cli.steering import cancel, redrive, signal
 from engine.entry.cli.wording import at, said
 from engine.errors import DetentError
@@ -47,11 +47,6 @@ def command() -> None:
 command.add_command(cancel)
 command.add_command(signal)
 command.add_command(redrive)
-
-
-def _console() -> Console:
-    # A pipe gets plain, unwrapped lines; a terminal its own width.
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=240, color_system=None)
 
 
 @command.command("list")
@@ -80,7 +75,7 @@ def list_(limit: int, format_: str, store: str | None) -> None:
         snapshot = head.snapshot
         status = Text(snapshot.status.value, COLOURS.get(snapshot.status.value, ""))
         table.add_row(snapshot.run_id, status, snapshot.state, str(snapshot.seq), at(head.created_at_ms))
-    _console().print(table)
+    screen().print(table)
 
 
 @command.command("show")
@@ -104,7 +99,7 @@ def show(run_id: str, format_: str, follows: bool, store: str | None) -> None:
             _print_whole(head, entries) if is_json else _show(head, entries, await _signals(app, head))
             if follows and not head.has_ended:
                 ended = await follow(app, run_id, head, entries[-1].seq if entries else 0, as_json=False)
-                _console().print(_facts(ended, ("status", "output", "error")))
+                screen().print(_facts(ended, ("status", "output", "error")))
 
     anyio.run(read)
 
@@ -126,7 +121,7 @@ async def _signals(app: Engine, head: Head) -> list[str]:
 
 
 def _show(head: Head, entries: list[Entry], signals: list[str]) -> None:
-    console = _console()
+    console = screen()
     console.print(_facts(head, signals=signals))
     table = Table(box=None, pad_edge=False)
     for name in ("seq", "at", "event", ""):
