@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import apsw
@@ -149,4 +150,16 @@ async def test_a_commit_on_the_loop_that_fails_says_so_and_the_next_one_is_made(
     assert await store.transact([A], lambda documents, _: ((), documents[A])) == {"n": 1}
     await commit(store, Set(A, {"n": 3}))
     assert await fetch(store, A) == {"n": 3}
+    await store.close()
+
+
+async def test_a_map_of_another_type_in_a_facet_is_json_and_fails_nobody(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", indexes=[Index("things", ("kind",))])
+    await commit(store, Set(A, {}))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit, store, Set(A, {"kind": MappingProxyType({"n": 1})}))
+            tasks.start_soon(commit, store, Set(Key("things", "b"), {"kind": "b"}))
+    assert await fetch(store, A) == {"kind": {"n": 1}}
+    assert await fetch(store, Key("things", "b")) == {"kind": "b"}
     await store.close()
