@@ -131,7 +131,9 @@ def exhaust(request: ActionRequest, documents: Documents, now: datetime) -> Deci
     done = Outcome("done", {"account_id": account.id})
     if stored is not None and stored > refused_on:
         return Decision(done)
-    return Decision(done, (_used(pool.name, usage._replace(day=refused_on), usage.limit, documents),))
+    rate = rate_key(pool.name, account.id)
+    said = {**(documents[rate] or {}), "exhaustedOn": refused_on.strftime(DAY_FORMAT)}
+    return Decision(done, (_used(pool.name, usage._replace(day=refused_on), usage.limit, documents), Set(rate, said)))
 
 
 @action(
@@ -143,7 +145,8 @@ def exhaust(request: ActionRequest, documents: Documents, now: datetime) -> Deci
 def release(request: ActionRequest, documents: Documents, now: datetime) -> Decision:
     """Give one unit back whose call never began, in the UTC day it was reserved in; a later day owes nothing.
 
-    `window_start` is what `ledger.reserve` answered. The account's place in its rate is not given back.
+    `window_start` is what `ledger.reserve` answered. The account's place in its rate is not given back; nor is a unit
+    of a day on which the API has said that there are none left: the account would be asked again.
     """
     account = next((one for one in _accounts(request) if one.id == request.params["account"]), None)
     if account is None:
@@ -153,7 +156,9 @@ def release(request: ActionRequest, documents: Documents, now: datetime) -> Deci
     document = documents[key] or {}
     reserved_on = _day(request.params["window_start"])
     used = _integer(document.get("usageToday")) or 0
-    if reserved_on is None or _day(document.get("windowStart")) != reserved_on or used <= 0:
+    exhausted_on = _day((documents[rate_key(request.params["pool"], account.id)] or {}).get("exhaustedOn"))
+    is_owed = reserved_on is not None and _day(document.get("windowStart")) == reserved_on != exhausted_on
+    if not is_owed or used <= 0:
         return Decision(done)
     return Decision(done, (Update(key, {("usageToday",): used - 1}),))
 

@@ -99,6 +99,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         closed, self._closed = self._closed, True
+        await self._inline.finish()
         await self._reads.close()
         await self._writes.close()
         if not closed:

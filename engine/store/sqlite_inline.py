@@ -54,12 +54,21 @@ class Inline:
             await asked.future
         return asked.answered()
 
+    async def finish(self) -> None:
+        """Wait until those who have gathered on this loop are committed, or are the lane's."""
+        while self._gathered and self._loop is asyncio.get_running_loop():
+            await _let_others_run()
+
     def _flush(self, leader: Asked[Transact] | None) -> bool:
         """Commit for all who have gathered; answers whether it was done here, and not given to the lane."""
         batch, self._gathered = [one for one in self._gathered if not one.is_withdrawn], []
-        if not self._committed(batch):
-            self._lane.put(batch)
-            return False
+        try:
+            if not self._committed(batch):
+                self._lane.put(batch)
+                return False
+        except BaseException as error:  # whatever it is, tasks must not wait for ever; the leader raises it as well
+            for asked in batch:
+                asked.error = error
         for asked in batch:
             if asked is not leader and not asked.future.done():
                 asked.future.set_result(None)

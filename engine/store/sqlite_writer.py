@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from engine.core import canonical
 from engine.core.canonical import Json
 from engine.core.write import Document, Key
 from engine.errors import StoreError
@@ -206,7 +207,10 @@ class Writer:
 
     def _facets_in(self, key: Key, document: Document) -> Mapping[str, Json] | None:
         fields = self._facets.get(key.collection)
-        return None if fields is None else {field: document[field] for field in fields if field in document}
+        if fields is None:
+            return None
+        # As `settle` did with the whole document: a map of another type than JSON's own would fail the whole batch.
+        return {field: canonical.plain(document[field]) for field in fields if field in document}
 
     def _write(self, changed: dict[Key, Row]) -> None:
         for key, before in changed.items():

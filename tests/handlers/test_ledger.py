@@ -283,3 +283,13 @@ def test_a_unit_that_was_given_back_can_be_reserved_again():
     books.apply(release(books.request(account="a", window_start=window), books.documents, NOON))
 
     assert books.reserve(NOON + timedelta(seconds=9)).name == "reserved"
+
+
+def test_a_unit_given_back_does_not_open_an_account_that_the_api_called_exhausted():
+    books = Books(A, B)
+    day = books.reserve().value["window_start"]
+    books.reserve()
+    books.exhaust("a")
+    books.apply(release(books.request(account="a", window_start=day), books.documents, NOON))
+    assert books.usage("a")["usageToday"] == 44
+    assert books.reserve().value["account_id"] == "b"

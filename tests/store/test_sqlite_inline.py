@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import apsw
@@ -149,4 +151,46 @@ async def test_a_commit_on_the_loop_that_fails_says_so_and_the_next_one_is_made(
     assert await store.transact([A], lambda documents, _: ((), documents[A])) == {"n": 1}
     await commit(store, Set(A, {"n": 3}))
     assert await fetch(store, A) == {"n": 3}
+    await store.close()
+
+
+async def test_a_map_of_another_type_in_a_facet_is_json_and_fails_nobody(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", indexes=[Index("things", ("kind",))])
+    await commit(store, Set(A, {}))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit, store, Set(A, {"kind": MappingProxyType({"n": 1})}))
+            tasks.start_soon(commit, store, Set(Key("things", "b"), {"kind": "b"}))
+    assert await fetch(store, A) == {"kind": {"n": 1}}
+    assert await fetch(store, Key("things", "b")) == {"kind": "b"}
+    await store.close()
+
+
+async def test_what_was_asked_before_the_close_is_committed_also_when_the_lane_has_to_do_it(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    other = Turn(str(tmp_path / "store.db"))
+    tasks = [asyncio.ensure_future(commit(store, Create(Key("things", str(n)), {}))) for n in range(3)]
+    closing = asyncio.ensure_future(store.close())  # begins when they have gathered, and none has committed
+    assert other.take(waits=False)
+    tasks[0].get_loop().call_later(0.1, other.give)
+    done, waiting = await asyncio.wait([*tasks, closing], timeout=5)
+    assert not waiting
+    assert [task.exception() for task in done] == [None] * 4
+    other.close()
+
+
+async def test_an_error_that_nobody_foresaw_reaches_everybody_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+
+    def broken(changed: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(store._writer, "_write", broken)
+    tasks = [asyncio.ensure_future(commit(store, Create(Key("things", str(n)), {}))) for n in range(3)]
+    done, waiting = await asyncio.wait(tasks, timeout=5)
+    assert not waiting
+    assert [type(task.exception()) for task in done] == [MemoryError] * 3
+    monkeypatch.undo()
     await store.close()
