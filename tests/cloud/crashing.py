@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from httpx_aiohttp import AiohttpTransport
@@ -70,32 +70,16 @@ class CrashingStore:
         return result
 
 
-class CrashingArtifacts:
-    """Other artifacts, with the effects that their writes are."""
+def crashing(verb: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A verb of artifacts, with the effect that it is."""
 
-    def __init__(self, artifacts: Any) -> None:
-        self._artifacts = artifacts
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._artifacts, name)
-
-    async def put_blob(self, *given: Any, **named: Any) -> Any:
-        reach("before", "blob")
-        result = await self._artifacts.put_blob(*given, **named)
-        reach("after", "blob")
+    async def reaching(*given: Any, **named: Any) -> Any:
+        reach("before", name)
+        result = await verb(*given, **named)
+        reach("after", name)
         return result
 
-    async def publish(self, *given: Any, **named: Any) -> Any:
-        reach("before", "publish")
-        result = await self._artifacts.publish(*given, **named)
-        reach("after", "publish")
-        return result
-
-    async def write(self, *given: Any, **named: Any) -> Any:
-        reach("before", "manifest")
-        result = await self._artifacts.write(*given, **named)
-        reach("after", "manifest")
-        return result
+    return reaching
 
 
 open_store, open_artifacts = assembly.open_store, assembly.open_artifacts
@@ -106,6 +90,14 @@ async def crashing_store(*given: Any, **named: Any) -> Any:
     return CrashingStore(await open_store(*given, **named))
 
 
+def crashing_artifacts(*given: Any, **named: Any) -> Any:
+    """As they are, so that whoever asks of which kind they are is told the truth."""
+    artifacts = open_artifacts(*given, **named)
+    for verb, name in (("put_blob", "blob"), ("publish", "publish"), ("write", "manifest")):
+        setattr(artifacts, verb, crashing(getattr(artifacts, verb), name))
+    return artifacts
+
+
 async def crashing_request(self: Any, *given: Any, **named: Any) -> Any:
     reach("before", "call")
     answer = await request(self, *given, **named)
@@ -114,5 +106,5 @@ async def crashing_request(self: Any, *given: Any, **named: Any) -> Any:
 
 
 assembly.open_store = crashing_store
-assembly.open_artifacts = lambda *given, **named: CrashingArtifacts(open_artifacts(*given, **named))
+assembly.open_artifacts = crashing_artifacts
 AiohttpTransport.handle_async_request = crashing_request
