@@ -72,7 +72,7 @@ class Configuration:
         raise ConfigurationError(
             pool.accounts,
             f"is not set, and the mode {self.mode!r} calls the API.",
-            remedy='Set it to a JSON array of {"id": …, "apiKey": …}, give --accounts FILE, or use --mode mock.',
+            remedy='Set it to a JSON array of {"id": …, "apiKey": …}, give --accounts FILE, or CHARTS_API_MODE=mock.',
         )
 
 

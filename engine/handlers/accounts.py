@@ -40,6 +40,9 @@ PER_SECOND_MAX: Final = 1_000_000.0
 KEY_CHARACTERS_MAX: Final = 4096
 """Servers refuse header lines much longer than this (8 KiB for the whole line is common)."""
 
+EXAMPLE: Final = 'Example: [{"id": "main", "apiKey": "…", "dailyLimit": 44}].'
+"""The remedy of what cannot be read."""
+
 _MISSING: Final = object()
 
 
@@ -116,14 +119,14 @@ def parse_accounts(text: str, variable: str) -> tuple[Account, ...]:
     if not problem and not entries:
         problem = "must list at least one account."
     if problem:
-        raise ConfigurationError(
-            variable, problem, remedy='Example: [{"id": "main", "apiKey": "…", "dailyLimit": 44}].'
-        )
+        raise ConfigurationError(variable, problem, remedy=EXAMPLE)
     accounts: dict[str, tuple[int, Account]] = {}
     for index, entry in enumerate(entries):
         account = _Entry(entry, variable, index).account()
         if account.id in accounts:
-            raise ConfigurationError(variable, f"[{index}].id is the same as that of [{accounts[account.id][0]}].")
+            raise ConfigurationError(
+                variable, f"[{index}].id is the same as that of [{accounts[account.id][0]}].", remedy=EXAMPLE
+            )
         accounts[account.id] = (index, account)
     return tuple(account for _, account in accounts.values())
 
@@ -228,7 +231,7 @@ class _Entry:
         return float(value)
 
     def _wrong(self, name: str, problem: str) -> ConfigurationError:
-        return ConfigurationError(self._variable, f"{self._at}{'.' if name else ''}{name} {problem}.")
+        return ConfigurationError(self._variable, f"{self._at}{'.' if name else ''}{name} {problem}.", remedy=EXAMPLE)
 
 
 def _key_problem(key: object) -> str:

@@ -90,6 +90,7 @@ def test_a_wrong_entry_is_named_by_index_and_field(wrong: Any, place: str):
 
     assert raised.value.variable == VARIABLE
     assert place in str(raised.value)
+    assert raised.value.remedy.startswith("Example: ")
     assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 
