@@ -323,6 +323,14 @@ def test_runs_are_listed_and_shown(detent):
     assert detent("runs", "show", "nope").returncode == 2
 
 
+def test_a_ledger_without_accounts_says_what_to_set(detent):
+    export(detent)
+    bare, strict = detent("ledger", "show"), detent("ledger", "show", "--mode", "real")
+
+    assert (0, True) == (bare.returncode, bare.stdout.startswith("No accounts are configured; set CHART_IMG_ACCOUNTS"))
+    assert (2, True) == (strict.returncode, "CHART_IMG_ACCOUNTS_JSON: is not set" in strict.stderr)
+
+
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):
     export(detent)
     found = detent("worker", "--once")

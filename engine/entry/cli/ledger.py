@@ -29,7 +29,7 @@ def command() -> None:
 @store_option
 def show(machine: str, format_: str, mode: str | None, accounts: str | None, store: str | None) -> None:
     """The accounts of every pool of MACHINE: used, left, and when the next call may be made. Never a key."""
-    config = configuration(store=store, mode=mode or "real", accounts=accounts)
+    config = configuration(store=store, mode=mode, accounts=accounts)
     assembly = Assembly.for_reading(config)
     loaded = assembly.load(machine)
     pools = assembly.pools_of(loaded)
@@ -48,6 +48,14 @@ def show(machine: str, format_: str, mode: str | None, accounts: str | None, sto
     rows = anyio.run(read)
     if format_ == "json":
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    if not rows:
+        variables = ", ".join(dict.fromkeys(pool.accounts for pool in pools))
+        click.echo(
+            f"No accounts are configured; set {variables} or give --accounts FILE. Mock mode leaves the ledger alone."
+            if pools
+            else f"{loaded.name} declares no pool."
+        )
         return
     table = Table(box=None, pad_edge=False)
     for name in ("pool", "account", "used", "limit", "left", "window", "free in"):
