@@ -331,6 +331,16 @@ def test_a_ledger_without_accounts_says_what_to_set(detent):
     assert (2, True) == (strict.returncode, "CHART_IMG_ACCOUNTS_JSON: is not set" in strict.stderr)
 
 
+def test_a_ledger_is_shown_of_a_machine_with_actions_of_its_own(detent):
+    export(detent)
+    shop = ("--machine", "tests/verification/shop.yaml", "--actions", "tests.verification.shop")
+    found = detent(
+        "ledger", "show", *shop, env={"SHOP_ACCOUNTS_JSON": '[{"id": "till", "apiKey": "a-key-of-the-till"}]'}
+    )
+
+    assert (0, True) == (found.returncode, "card  till" in found.stdout), found.stderr
+
+
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):
     export(detent)
     found = detent("worker", "--once")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from engine.core.machine import Pool
 from engine.entry.assembly import Assembly
-from engine.entry.cli.options import chart_options, configuration, store_option
+from engine.entry.cli.options import actions_option, chart_options, configuration, import_actions, store_option
 from engine.handlers.ledger import rate_key, usage_key, usage_of
 
 
@@ -25,11 +25,15 @@ def command() -> None:
 @command.command("show")
 @click.option("--machine", metavar="MACHINE", default="machines/chart_request.yaml", show_default=True)
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@actions_option
 @chart_options
 @store_option
-def show(machine: str, format_: str, mode: str | None, accounts: str | None, store: str | None) -> None:
+def show(
+    machine: str, format_: str, actions: tuple[str, ...], mode: str | None, accounts: str | None, store: str | None
+) -> None:
     """The accounts of every pool of MACHINE: used, left, and when the next call may be made. Never a key."""
     config = configuration(store=store, mode=mode, accounts=accounts)
+    import_actions(actions)
     assembly = Assembly.for_reading(config)
     loaded = assembly.load(machine)
     pools = assembly.pools_of(loaded)
