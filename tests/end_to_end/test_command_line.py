@@ -350,6 +350,19 @@ def test_what_others_wrote_is_shown_as_it_is(detent):
     assert "go ([/id])" in ended.stdout
 
 
+def test_an_id_that_is_empty_is_no_id_of_its_own(detent):
+    """`--id "$ID"` with an ID that nobody set would deliver the signal each time."""
+    machine = detent.folder / "asking.yaml"
+    machine.write_text("machine: asking\nversion: 1\ninitial: ASKING\nstates:\n"
+                       "  ASKING: {on: {go: DONE}}\n  DONE: {type: final}\n", encoding="utf-8")  # fmt: skip
+    detent("run", machine, "--run-id", "a")
+
+    refused = detent("runs", "signal", "a", "go", "--id", "")
+
+    assert 2 == refused.returncode
+    assert refused.stderr.startswith("REQUEST_INVALID: a signal's id must have 1 to ")
+
+
 def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(detent):
     machine = detent.folder / "resting.yaml"
     machine.write_text("machine: resting\nversion: 1\ninitial: DONE\nstates: {DONE: {type: final}}\n", encoding="utf-8")
