@@ -374,6 +374,20 @@ def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(dete
     assert refused.stderr.startswith("REQUEST_INVALID: --export ")
 
 
+def test_a_damaged_record_keeps_no_worker_from_the_others(detent):
+    machine = detent.folder / "resting.yaml"
+    machine.write_text("machine: resting\nversion: 1\ninitial: A\nstates:\n"
+                       "  A: {after: {0.1: DONE}}\n  DONE: {type: final}\n", encoding="utf-8")  # fmt: skip
+    detent("run", machine, "--run-id", "a", "--detach")
+    detent("documents", "put", "runs/damaged", stdin='{"claimable_at_ms": 1}')
+
+    worked = detent("worker", "--once")
+
+    assert 0 == worked.returncode, worked.stderr
+    assert '"run_id": "damaged"' in worked.stderr
+    assert '"status": "succeeded"' in detent("runs", "show", "a", "--format", "json").stdout
+
+
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):
     export(detent)
     found = detent("worker", "--once")
