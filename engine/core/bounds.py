@@ -46,7 +46,8 @@ KEY_CHARS_MAX: Final = 1024
 """Characters of a run's or an item's key: it stands in the head beside the snapshot."""
 
 INBOX_MAX: Final = 100
-"""Signals that wait in one run's inbox: each stands in the head. A cancel always finds room."""
+"""Signals that wait in one run's inbox: each stands in the head. A cancel always finds room,
+and so does a signal for which the run waits when it waits for none of these."""
 
 SIGNAL_BYTES_MAX: Final = 256 * 1024
 """Canonical value of one signal in bytes: it becomes a document and a journal entry, and mostly part of a context."""

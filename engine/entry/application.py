@@ -284,7 +284,8 @@ class Engine:
 
         Raises `InvalidRequestError` and `IllegalEventError` as `engine.runs.signal` does.
         """
-        return await signal(self.runs, run_id, name, value, signal_id or f"signal-{randomness.token_hex(8)}")
+        chosen = f"signal-{randomness.token_hex(8)}" if signal_id is None else signal_id
+        return await signal(self.runs, run_id, name, value, chosen)
 
     async def cancel(self, run_id: str, reason: str = "") -> Delivered:
         """Ask that a run end. Drives nothing; a call under way is awaited by whoever makes it.

@@ -136,7 +136,8 @@ class Assembly:
     async def _learn(self, store: Store) -> None:
         """Learn the pools of the definitions that unfinished runs began with: any of them may be gone on with."""
         found = await store.query(RUNS, [Where("claimable_at_ms", ">=", 0)], [Order("claimable_at_ms")], LEARNT_MAX)
-        digests = {str(document["digest"]) for _, document in found}
+        # One that is damaged fails where its run is taken, and keeps nobody else from theirs.
+        digests = {digest for _, document in found if isinstance(digest := document.get("digest"), str)}
         documents = await store.get_many([definition_key(digest) for digest in digests])
         for document in documents.values():
             source: Any = {} if document is None else canonical.decode(str(document["source"]))

@@ -142,8 +142,8 @@ class _Sending:
                     remedy="Give each signal an id of its own.",
                 )
             return [Check(key)], Delivered(head, is_new=document["token"] in self._tokens, is_due=False)
-        self._expect_taker(head)
         message = Signal(now_ms, self._id, self._name)
+        self._expect_taker(head, message)
         takes_it_next = head.worker is None and not head.inbox and is_taken_by(self._machine, head.snapshot, message)
         if takes_it_next:
             event = SignalReceived(now_ms, self._name, canonical.decode(self._text), self._id)
@@ -155,7 +155,7 @@ class _Sending:
         kept: dict[str, Any] = {"run_id": self._run_id, "name": self._name, "value": self._text, "token": token}
         return [*writes, Create(key, {**kept, "sent_at_ms": now_ms})], delivered
 
-    def _expect_taker(self, head: Head) -> None:
+    def _expect_taker(self, head: Head, message: Signal) -> None:
         names = signals_of(self._machine)
         if self._name not in names:
             known = f"It waits for {', '.join(names)}." if names else "It waits for no signal at all."
@@ -163,11 +163,17 @@ class _Sending:
                 f"no state of {self._machine.name} waits for a signal {self._name!r}.", remedy=known
             )
         _expect_living(head, "signalled")
-        if sum(isinstance(message, Signal) for message in head.inbox) >= INBOX_MAX:
+        waiting = [other for other in head.inbox if isinstance(other, Signal)]
+        if len(waiting) >= INBOX_MAX and not self._frees(head, message, waiting):
             raise IllegalEventError(
                 f"{INBOX_MAX} signals wait in the inbox of run {self._run_id} already.",
                 remedy="Send it again when the run has taken some.",
             )
+
+    def _frees(self, head: Head, message: Signal, waiting: Sequence[Signal]) -> bool:
+        """Whether the run stands still until a signal like this one comes: none that waits moves it."""
+        is_taken = [is_taken_by(self._machine, head.snapshot, one) for one in (message, *waiting)]
+        return is_taken[0] and not any(is_taken[1:])
 
 
 def signals_of(machine: Machine, name: str | None = None) -> list[str]:

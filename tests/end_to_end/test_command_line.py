@@ -350,6 +350,19 @@ def test_what_others_wrote_is_shown_as_it_is(detent):
     assert "go ([/id])" in ended.stdout
 
 
+def test_an_id_that_is_empty_is_no_id_of_its_own(detent):
+    """`--id "$ID"` with an ID that nobody set would deliver the signal each time."""
+    machine = detent.folder / "asking.yaml"
+    machine.write_text("machine: asking\nversion: 1\ninitial: ASKING\nstates:\n"
+                       "  ASKING: {on: {go: DONE}}\n  DONE: {type: final}\n", encoding="utf-8")  # fmt: skip
+    detent("run", machine, "--run-id", "a")
+
+    refused = detent("runs", "signal", "a", "go", "--id", "")
+
+    assert 2 == refused.returncode
+    assert refused.stderr.startswith("REQUEST_INVALID: a signal's id must have 1 to ")
+
+
 def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(detent):
     machine = detent.folder / "resting.yaml"
     machine.write_text("machine: resting\nversion: 1\ninitial: DONE\nstates: {DONE: {type: final}}\n", encoding="utf-8")
@@ -369,6 +382,20 @@ def test_a_ledger_is_shown_of_a_machine_with_actions_of_its_own(detent):
     )
 
     assert (0, True) == (found.returncode, "card  till" in found.stdout), found.stderr
+
+
+def test_a_damaged_record_keeps_no_worker_from_the_others(detent):
+    machine = detent.folder / "resting.yaml"
+    machine.write_text("machine: resting\nversion: 1\ninitial: A\nstates:\n"
+                       "  A: {after: {0.1: DONE}}\n  DONE: {type: final}\n", encoding="utf-8")  # fmt: skip
+    detent("run", machine, "--run-id", "a", "--detach")
+    detent("documents", "put", "runs/damaged", stdin='{"claimable_at_ms": 1}')
+
+    worked = detent("worker", "--once")
+
+    assert 0 == worked.returncode, worked.stderr
+    assert '"run_id": "damaged"' in worked.stderr
+    assert '"status": "succeeded"' in detent("runs", "show", "a", "--format", "json").stdout
 
 
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):

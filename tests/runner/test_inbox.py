@@ -223,6 +223,20 @@ async def test_an_inbox_holds_its_bound_and_a_cancel_besides() -> None:
         assert (await cancel(app.runs, "r")).is_new
 
 
+async def test_a_full_inbox_lets_the_signal_in_for_which_the_run_waits() -> None:
+    """Or those that came too early would keep it waiting for ever."""
+    world = World()
+    program = world.states("{FIRST: {'on': {free: W}}, W: {'on': {go: END}}, END: {type: final}}")
+    async with world.engine() as app:
+        await app.run(program, {}, run_id="r", patience_s=1)
+        for number in range(bounds.INBOX_MAX):
+            await signal(app.runs, "r", "go", None, f"s{number}")
+        assert (await signal(app.runs, "r", "free", None, "free")).is_due
+        with pytest.raises(IllegalEventError, match=f"{bounds.INBOX_MAX} signals"):
+            await signal(app.runs, "r", "free", None, "twice")
+        assert (await app.resume("r", patience_s=1)).status == "succeeded"
+
+
 async def test_a_signal_to_a_run_that_has_ended_is_refused() -> None:
     world = World()
     async with world.engine() as app:

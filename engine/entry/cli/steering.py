@@ -79,7 +79,7 @@ def signal(
 ) -> None:
     """Send a run the signal NAME, which it takes where it waits for it: now, or when it comes there."""
     given = None if value is None else read_value(value, "--value")
-    chosen = signal_id or f"signal-{randomness.token_hex(8)}"
+    chosen = f"signal-{randomness.token_hex(8)}" if signal_id is None else signal_id
 
     async def send(app: Engine) -> Delivered:
         return await app.signal(run_id, name, given, signal_id=chosen)
