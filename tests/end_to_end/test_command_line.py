@@ -361,6 +361,15 @@ def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(dete
     assert refused.stderr.startswith("REQUEST_INVALID: --export ")
 
 
+def test_a_ledger_is_shown_of_a_machine_with_actions_of_its_own(detent):
+    export(detent)
+    shop = ("--machine", "tests/verification/shop.yaml", "--actions", "tests.verification.shop")
+    accounts = {"SHOP_ACCOUNTS_JSON": '[{"id": "till", "apiKey": "a-key-of-the-till"}]'}
+    found = detent("ledger", "show", *shop, env=accounts)
+
+    assert (0, True) == (found.returncode, "card  till" in found.stdout), found.stderr
+
+
 def test_a_worker_finds_nothing_to_do_in_a_finished_store(detent):
     export(detent)
     found = detent("worker", "--once")
