@@ -381,6 +381,9 @@ def test_a_ledger_is_shown_of_a_machine_with_actions_of_its_own(detent):
         "ledger", "show", *shop, env={"SHOP_ACCOUNTS_JSON": '[{"id": "till", "apiKey": "a-key-of-the-till"}]'}
     )
 
+    accounts = {"SHOP_ACCOUNTS_JSON": '[{"id": "till", "apiKey": "a-key-of-the-till"}]'}
+    found = detent("ledger", "show", *shop, env=accounts)
+
     assert (0, True) == (found.returncode, "card  till" in found.stdout), found.stderr
 
 
