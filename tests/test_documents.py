@@ -70,3 +70,16 @@ def test_nothing_names_the_workplace():
             wrong += [f"{name}: {line}" for line in path.read_text(errors="replace").splitlines() if words.search(line)]
 
     assert wrong == []
+
+
+def test_every_log_event_is_in_the_documents():
+    """Dashboards are built on these names."""
+    said = re.compile(
+        r"(?:log|Remark|_say|_say_wrong|trouble|info|warning|error|exception)\(\s*\"([a-z]+(?:_[a-z]+)+)\""
+    )
+    sources = (path for path in (ROOT / "engine").rglob("*.py") if "testing" not in path.parts)
+    events = {event for path in sources for event in said.findall(path.read_text(encoding="utf-8"))}
+    documented = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs/configuration.md").read_text(encoding="utf-8")))
+
+    assert len(events) > 30
+    assert events - documented == set()
