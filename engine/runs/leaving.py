@@ -54,7 +54,7 @@ async def leave_map(runs: Runs, claim: Claim, left: StopMap) -> Committed:
             worker=None, begun=False, updated_at_ms=now_ms,
             leaving=tuple(one for one in head.leaving if one != left),
         )  # fmt: skip
-        until = runs.rests_until(claim.machine, told, now_ms)
+        until = runs.let_go_until(claim.machine, told, now_ms)
         also = () if until is None else ((head.run_id, until),)
         return [Set(key, told._replace(claimable_at_ms=until).to_document())], Committed(
             told._replace(claimable_at_ms=until), None, (*woken, *also)

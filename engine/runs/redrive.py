@@ -27,6 +27,7 @@ from engine.runs.deliver import unknown
 from engine.runs.leaving import READ_BATCH, item_entries
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
+    RUNS,
     Entry,
     Head,
     Kept,
@@ -43,6 +44,7 @@ from engine.runs.replay import Replayed, replayed
 from engine.runs.runs import Claim, Committed, Runs
 from engine.runs.start import FirstAction
 from engine.runs.transaction import MoreKeys
+from engine.store.port import Where
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
 
@@ -68,6 +70,13 @@ async def redrive(runs: Runs, run_id: str, first_of: FirstOf, from_state: str | 
         raise IllegalEventError(
             f"items of the maps of run {run_id} are still under way.",
             remedy="They end by themselves: `detent worker --once` drives them. Then redrive it.",
+        )
+    # A run that waits for a signal alone is never due, so that it is not among the claimable.
+    waits = [Where("root", "==", head.root), Where("status", "==", Status.WAITING.value)]
+    if await runs.store.query(RUNS, waits, limit=1):
+        raise IllegalEventError(
+            f"items of the maps of run {run_id} still wait for a signal, and would do their work beside the new ones.",
+            remedy="Signal or cancel them (`detent runs list`); when they have ended, redrive it.",
         )
     path = _path(machine, head, await runs.journal(run_id))
     state = from_state or failed_state(machine, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from engine.core.action import ActionKind, Decision, EngineCode, Failure, Outcome, Remark
-from engine.core.effect import Effect, Perform
+from engine.core.effect import Effect, Perform, StartMap
 from engine.core.event import ActionFailed, ActionReturned, Event
 from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
@@ -212,6 +212,15 @@ class Runs:
             return now_ms
         return resting_until(pending(machine, head.snapshot), head.snapshot, now_ms)
 
+    def let_go_until(self, machine: Machine, head: Head, now_ms: int) -> int | None:
+        """As `rests_until`, for a run that was held and is let go of without a look at its map.
+
+        A child that ended meanwhile woke nobody, since the holder would count for itself: so somebody looks now.
+        """
+        if isinstance(pending(machine, head.snapshot), StartMap):
+            return now_ms
+        return self.rests_until(machine, head, now_ms)
+
     async def renew(self, claim: Claim) -> Claim:
         """Move the lease's end. Raises `LeaseLostError`."""
         key = head_key(claim.head.run_id)
@@ -256,7 +265,7 @@ class Runs:
                 head = self.own(claim, documents)
             if head.worker is None:
                 return [Check(key)], Committed(head, None)
-            until = self.rests_until(claim.machine, head, now_ms)
+            until = self.let_go_until(claim.machine, head, now_ms)
             rested = head._replace(
                 worker=None, begun=begun and not is_unheard, claimable_at_ms=until, updated_at_ms=now_ms
             )

@@ -335,3 +335,20 @@ async def test_a_decide_in_a_child_and_its_lane_are_one_commit() -> None:
     tokens = [row["token"] for row in world.documents("journal").values()]
     assert len(set(tokens)) < len(tokens), "the end of one item and the start of the next share a commit"
     world.expect_sound()
+
+
+async def test_the_last_child_is_not_missed_when_the_parents_worker_is_stopped_before_it_has_counted() -> None:
+    mapped = Mapped(lanes=1)
+    world = mapped.world
+    async with world.engine() as app:
+        await app.start(mapped.program, {"items": [1]}, run_id="r")
+        parent = Key("runs", "r")
+        woken = lambda found, now: ([Set(parent, {**found[parent], "claimable_at_ms": now})], None)  # noqa: E731
+        await world.memory.transact([parent], woken)
+        held = await app.runs.claim("r")
+        (child,) = [run_id for run_id in world.documents("runs") if run_id != "r"]
+        await app.resume(child)
+        await app.runs.release(held.claim, begun=False)
+        assert world.head("r")["claimable_at_ms"] <= world.clock.now_ms()
+        await app.work_once(patience_s=10)
+    assert world.head("r")["status"] == "succeeded", "looked at at once, not a minute later"

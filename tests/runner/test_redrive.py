@@ -11,7 +11,7 @@ import engine
 from engine.core.action import Decision, Failure, Outcome
 from engine.core.write import Key, Set, Update
 from engine.errors import IllegalEventError, InvalidRequestError
-from engine.runs import cancel
+from engine.runs import cancel, signal
 from tests.runner.world import LEASE_S, World
 
 pytestmark = pytest.mark.anyio
@@ -348,6 +348,28 @@ async def test_a_run_whose_items_are_under_way_is_not_redriven_yet() -> None:
             await app.redrive("p")
         await app.work_once()
         assert acting.calls == ["a"]
+        assert (await app.redrive("p")).status == "succeeded"
+    assert acting.calls == ["a"]
+    world.expect_sound()
+
+
+async def test_a_run_one_of_whose_items_waits_for_a_signal_is_not_redriven_beside_it() -> None:
+    world = World()
+    acting = Acting(world)
+    world.states(
+        "{W: {'on': {go: C}, cancel: W}, C: {invoke: {action: act, with: {at: x}}, on: {done: OK}}, OK: {type: final}}", "child"
+    )  # fmt: skip
+    program = world.states(
+        "{M: {map: {machine: child, items: ['a'], key: '${item}', concurrency: 1}, on: {done: END}}, END: {type: final}}", "parent"
+    )  # fmt: skip
+    async with world.engine() as app:
+        await app.run(program, {}, run_id="p", patience_s=1)
+        await cancel(app.runs, "p")
+        assert (await app.resume("p")).status == "cancelled"
+        with pytest.raises(IllegalEventError, match="still wait for a signal"):
+            await app.redrive("p")
+        await signal(app.runs, "p~M~1~a", "go", None, "1")
+        await app.work_once()
         assert (await app.redrive("p")).status == "succeeded"
     assert acting.calls == ["a"]
     world.expect_sound()
