@@ -377,10 +377,6 @@ def test_a_journal_that_cannot_be_exported_is_explained_without_a_traceback(dete
 def test_a_ledger_is_shown_of_a_machine_with_actions_of_its_own(detent):
     export(detent)
     shop = ("--machine", "tests/verification/shop.yaml", "--actions", "tests.verification.shop")
-    found = detent(
-        "ledger", "show", *shop, env={"SHOP_ACCOUNTS_JSON": '[{"id": "till", "apiKey": "a-key-of-the-till"}]'}
-    )
-
     accounts = {"SHOP_ACCOUNTS_JSON": '[{"id": "till", "apiKey": "a-key-of-the-till"}]'}
     found = detent("ledger", "show", *shop, env=accounts)
 
