@@ -18,8 +18,9 @@ UNFINISHED: Final = ("RUNNING", "PENDING")
 PAGE: Final = 100
 """Flow runs read at once."""
 
-FLOW_RUNS_READ_MAX: Final = 1_000
-"""Flow runs read for one look at each status; the newest ones, since the older were looked at when they were new."""
+FLOW_RUNS_READ_MAX: Final = 10_000
+"""Flow runs read for one look at each status, the newest first. A step of an older one is begun by its event alone: that
+many unfinished flow runs are a trouble of their own, and the log says so at each look (`backlog_cut`)."""
 
 INDEXES: Final = (Index(FLOW_RUNS, ("status", "runId")),)
 """What the query needs of a store."""
