@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from engine.core.secret import Secrets
 from engine.core.write import Document, Key
 from engine.entry.configuration import Configuration
 from engine.entry.preflight import Finding, Status
-from engine.errors import ArtifactError, ConfigurationError, DetentError
+from engine.errors import ArtifactError, ArtifactUnavailableError, ConfigurationError, DetentError
 from engine.handlers.accounts import Account
 from engine.handlers.flow_steps import FLOW_RUNS, STEP_TYPE
 from engine.handlers.ledger import DAY_MS, rate_key, usage_key, usage_of
@@ -260,8 +259,12 @@ async def _manifests(newest: Sequence[Found], artifacts: Artifacts) -> dict[str,
     named = (uri for _, document in newest for uri in _OBJECTS.findall(str(document.get("snapshot"))))
     found: dict[str, bytes] = {}
     for uri in list(dict.fromkeys(uri for uri in named if uri.startswith(bucket)))[:NAMED_MAX]:
-        with suppress(ArtifactError):
+        try:
             found[uri] = await artifacts.read(uri.removeprefix(bucket))
+        except ArtifactUnavailableError:
+            break  # each of the others would wait as long
+        except ArtifactError:
+            continue
     return found
 
 

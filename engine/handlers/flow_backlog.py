@@ -19,8 +19,8 @@ PAGE: Final = 100
 """Flow runs read at once."""
 
 FLOW_RUNS_READ_MAX: Final = 10_000
-"""Flow runs read for one look at each status, the newest first. A step of an older one is begun by its event alone: that
-many unfinished flow runs are a trouble of their own, and the log says so at each look (`backlog_cut`)."""
+"""Flow runs read for one look at each status, the newest first. A step of an older one is begun by its event alone: so
+many unfinished flow runs are a trouble of their own, and each look's log says so."""
 
 INDEXES: Final = (Index(FLOW_RUNS, ("status", "runId")),)
 """What the query needs of a store."""

@@ -22,11 +22,12 @@ from engine.entry import preflight_checks, preflight_clock
 from engine.entry.application import Engine
 from engine.entry.configuration import read_configuration
 from engine.entry.preflight import NAMES, Finding, Report, Section, Status, examined, misconfigured, preflight
-from engine.entry.preflight_documents import usage_problems
-from engine.errors import ConfigurationError
+from engine.entry.preflight_documents import _manifests, usage_problems
+from engine.errors import ArtifactUnavailableError, ConfigurationError
 from engine.runner.clock import SystemClock
 from engine.store import open_store
 from engine.store.memory import MemoryStore
+from engine.store.port import Found
 from engine.testing.clock import SimulatedClock
 
 pytestmark = pytest.mark.anyio
@@ -553,3 +554,21 @@ async def test_the_keys_are_registered_with_the_registry_that_is_given(place: Pl
     secrets = Secrets()
     await preflight(read_configuration(place.environ, default_mode="real"), machines=MACHINES, secrets=secrets)
     assert secrets.found_in(f"x{KEY}x")
+
+
+class Away(FolderArtifacts):
+    """Artifacts that are away, and count who asks."""
+
+    asked = 0
+
+    async def read(self, name: str) -> bytes:
+        self.asked += 1
+        raise ArtifactUnavailableError("no answer.", remedy="Try again.")
+
+
+async def test_a_bucket_that_is_away_is_asked_for_one_manifest_not_for_each(tmp_path):
+    away = Away(tmp_path, "charts")
+    named = json.dumps([away.uri(f"a/manifest-{number}.json") for number in range(3)])
+
+    assert {} == await _manifests([Found(Key("detent_runs", "r"), {"snapshot": named})], away)
+    assert 1 == away.asked
