@@ -14,6 +14,7 @@ from engine.core import canonical
 from engine.core.bounds import INBOX_MAX, KEY_CHARS_MAX, REASON_CHARS_MAX, SIGNAL_BYTES_MAX
 from engine.core.event import SignalReceived
 from engine.core.machine import Machine, StateKind
+from engine.core.snapshot import Status
 from engine.core.write import Check, Create, Document, Key, Update, Write
 from engine.errors import IllegalEventError, InvalidRequestError
 from engine.runs.inbox import is_taken_by, refusal
@@ -50,19 +51,23 @@ async def cancel(runs: Runs, run_id: str, reason: str = "") -> Delivered:
     runs.secrets.refuse(reason, sink="the reason of a cancel")
     machine = await _machine_of(runs, run_id)
     key = head_key(run_id)
+    mine: list[Cancel] = []  # of this very delivery, should its commit have to be made again
 
     def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Delivered]:
         head = _head(documents, run_id)
+        if mine and head.snapshot.status is Status.CANCELLED:
+            return [Check(key)], Delivered(head, is_new=True, is_due=False)
         _expect_living(head, "cancelled")
         waiting = next((message for message in head.inbox if isinstance(message, Cancel)), None)
         message = Cancel(now_ms, reason)
         if waiting is not None:
-            return [Check(key)], Delivered(head, is_new=False, is_due=head.worker is None)
+            return [Check(key)], Delivered(head, is_new=waiting in mine, is_due=head.worker is None)
         if not is_taken_by(machine, head.snapshot, message):
             raise IllegalEventError(
                 f"run {run_id} stands in {head.snapshot.state}, which the definition gives no way out of by a cancel.",
                 remedy="It is on the way of an earlier cancel, or must not be cut short here; let it go on.",
             )
+        mine.append(message)
         return _appended(head, machine, message, now_ms)
 
     delivered: Delivered = await runs.transact([key], decide)

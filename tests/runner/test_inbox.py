@@ -501,3 +501,29 @@ async def test_a_map_that_ended_by_itself_tells_nobody() -> None:
         assert (await app.run(parent, {}, run_id="p")).status == "succeeded"
     assert "leaving" not in world.head("p")
     assert world.head("p")["claimable_at_ms"] is None
+
+
+@pytest.mark.parametrize("is_taken_meanwhile", [False, True])
+async def test_a_cancel_whose_answer_got_lost_is_told_as_new(is_taken_meanwhile: bool) -> None:
+    world = World()
+    waiting = world.states(
+        "{W: {'on': {go: END}, cancel: OUT}, END: {type: final}, OUT: {type: final, status: CANCELLED}}"
+    )
+    async with world.engine("w1") as app, world.engine("w2") as other:
+        await app.run(waiting, {}, run_id="r", patience_s=1)
+
+        async def loses(keys: Any) -> None:
+            world.store.after = None
+            if is_taken_meanwhile:
+                await other.work_once()
+            raise CommitUncertainError("the answer got lost")
+
+        world.store.after = loses
+        delivered = await cancel(app.runs, "r")
+        assert (delivered.is_new, delivered.head.is_final) == (True, is_taken_meanwhile)
+        if is_taken_meanwhile:
+            with pytest.raises(IllegalEventError, match="ended CANCELLED"):
+                await cancel(app.runs, "r")
+        else:
+            assert not (await cancel(app.runs, "r")).is_new
+    world.expect_sound()
