@@ -93,7 +93,7 @@ def memory(job: Job, watch: Watch) -> Figures:
     held = Held()
 
     async def main() -> Figures:
-        async with opened({**job, "in_flight": job["in_flight"] * 2}, held) as app:
+        async with opened({**job, "in_flight": job["in_flight"] + job["in_flight"] // 10}, held) as app:
             rests = app.load(MACHINES / "rests.yaml")
             await _run_all(app, rests, "warm", job["resting"], IN_FLIGHT, patience_s=0)
             watch.begin()
