@@ -46,7 +46,7 @@ class Bench(NamedTuple):
     """Where and how measurements are made. `folder` lies on the measured disk; `delay_us` is added to each fsync."""
 
     folder: Path
-    library: Path | None
+    preload: Path | None
     delay_us: int = 0
 
     @property
@@ -69,7 +69,7 @@ def measure(
     bench.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=bench.folder)))
-        environment |= syncs.environment(bench.library, place / "syncs", bench.delay_us)
+        environment |= syncs.environment(bench.preload, place / "syncs", bench.delay_us)
         told = {**job, "workload": workload.kind, "peer": peer, "folder": str(place)}
         port = None
         if workload.needs_server:

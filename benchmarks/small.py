@@ -39,7 +39,7 @@ def gate(bench: Bench) -> tuple[dict[str, Rounds], list[Verdict]]:
 def blind_spots(bench: Bench, verdicts: Iterable[Verdict]) -> list[Target]:
     """Gated targets that were not measured. Without a C compiler fsyncs cannot be, and that is said at the start."""
     missing = unmeasured(GATED, verdicts)
-    return [target for target in missing if bench.library is not None or not target.figure.startswith("syncs")]
+    return [target for target in missing if bench.preload is not None or not target.figure.startswith("syncs")]
 
 
 def _workloads(target: Target) -> set[str]:

@@ -25,7 +25,7 @@ def measured(bench, name, runs, in_flight):
 
 
 def test_a_run_of_five_steps_is_six_commits_and_hardly_more_fsyncs(bench):
-    if bench.library is None:
+    if bench.preload is None:
         pytest.skip("no C compiler: fsyncs cannot be counted")
     found = measured(bench, "w1-one", runs=100, in_flight=1)
 
@@ -35,7 +35,7 @@ def test_a_run_of_five_steps_is_six_commits_and_hardly_more_fsyncs(bench):
 
 
 def test_runs_in_flight_share_their_fsyncs(bench):
-    if bench.library is None:
+    if bench.preload is None:
         pytest.skip("no C compiler: fsyncs cannot be counted")
     found = measured(bench, "w1-many", runs=320, in_flight=64)
 

@@ -72,5 +72,5 @@ def test_fsyncs_that_nobody_could_count_are_no_blind_spot_without_a_compiler():
     uncounted = [target for target in small.GATED if target.figure.startswith("syncs")]
     others = [target for target in small.GATED if target not in uncounted]
 
-    assert small.blind_spots(BENCH._replace(library=None), []) == others
+    assert small.blind_spots(BENCH._replace(preload=None), []) == others
     assert small.blind_spots(BENCH, []) == list(small.GATED)
