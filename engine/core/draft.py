@@ -1,9 +1,11 @@
 """The step under way: entering states, following branches, sending failures where they are caught. Pure.
 
 A `Draft` holds the fields of the snapshot to come, each as far as it is known; `step` feeds it one event and
-takes the result. It is also what expressions see, at each moment as the run then stands. The order within one transition is fixed: the invoke's `assign`, then the guards from first to
-last, then the branch's `assign`, then its delay, then the entry (`visits` grows by one), then the new state's
-parameters. Each sees what came before it.
+takes the result. It is also what expressions see, at each moment as the run then stands.
+
+The order within one transition is fixed: the invoke's `assign`, then the guards from first to last, then the branch's
+`assign`, then its delay, then the entry (`visits` grows by one), then the new state's parameters. Each sees what came
+before it.
 """
 
 from __future__ import annotations
@@ -315,9 +317,7 @@ _BEGIN: Final[dict[StateKind, Callable[[Draft, State], None]]] = {
 }
 
 
-def assigned(
-    assign: Mapping[str, Template] | None, context: Mapping[str, Any], scope: Scope
-) -> Mapping[str, Any]:
+def assigned(assign: Mapping[str, Template] | None, context: Mapping[str, Any], scope: Scope) -> Mapping[str, Any]:
     """The context after an `assign`: every value is rendered before any is set."""
     if not assign:
         return context

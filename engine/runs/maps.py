@@ -89,7 +89,10 @@ def _without_kept(effect: StartMap, known: Mapping[str, Kept]) -> tuple[StartMap
 
 def still_open(run_id: str, taken: Advanced, documents: Documents) -> tuple[StopMap, ...]:
     """The maps that a step leaves while children of theirs are under way."""
-    left = [effect for effect in taken.step.effects if isinstance(effect, StopMap)]
+    effects = taken.step.effects
+    if len(effects) == 1:  # a map that is left stands before what the run asks for next
+        return ()
+    left = [effect for effect in effects if isinstance(effect, StopMap)]
     if not left:
         return ()
     keys = {effect: map_key(run_id, effect.state, effect.visit) for effect in left}

@@ -363,7 +363,7 @@ class Runs:
         happened = advanced.event is answer.event
         if happened and answer.writes:
             commit.writes.extend(answer.writes)
-        missing = [key for key in commit.touched() if key not in documents]
+        missing = commit.touched_beyond(documents)
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken

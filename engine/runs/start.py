@@ -259,7 +259,7 @@ class _Starting:
         head = commit.create(begun.taken, None, snapshot.run_id, own=True)
         maps.record_effects(commit, head, self.machine, begun.taken, documents)
         commit.writes.extend(begun.writes)
-        _need(documents, commit.touched())
+        _need(documents, [write.key for write in commit.writes])
         claim = Claim(head, self.machine, begun.taken[-1].effect) if head.begun else None
         event = begun.taken[-1].event
         committed = Committed(head, claim, tuple(commit.woken), begun.branches, event, begun.remarks)

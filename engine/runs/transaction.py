@@ -84,7 +84,8 @@ class Transactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tokens = (f"{randomness.token_hex(8)}.{number}" for number in itertools.count())
+        prefix = randomness.token_hex(8)
+        self._tokens = (f"{prefix}.{number}" for number in itertools.count())
         self._unsettled: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 
     async def transact(self, keys: Iterable[Key], decide: Decide, *, operation: Hashable = None) -> Any:
