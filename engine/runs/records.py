@@ -195,7 +195,7 @@ class Entry(NamedTuple):
 def entry_writes(run_id: str, seq: int, fence: int, token: str, text: str) -> list[Create]:
     """What records an entry; `text` is its event as canonical JSON."""
     key = entry_key(run_id, seq)
-    document = {"run_id": run_id, "seq": seq, "fence": fence, "token": token, "entry": text}
+    document: dict[str, Any] = {"run_id": run_id, "seq": seq, "fence": fence, "token": token, "entry": text}
     count = parts_count(text)
     if count == 1:
         return [Create(key, document)]
