@@ -44,6 +44,9 @@ QUICK_AFTER: Final = 16
 MEASURED: Final = 16
 """Commits of which the moving average is."""
 
+_SCALARS: Final = frozenset((str, int, bool, type(None)))
+"""Types whose values a facet is as they stand."""
+
 _READ: Final = "SELECT body, facets FROM document WHERE collection = ? AND id = ?"
 _DELETE: Final = "DELETE FROM document WHERE collection = ? AND id = ?"
 _INSERT: Final = "INSERT INTO document (collection, id, body, facets) VALUES (?, ?, ?, ?)"
@@ -209,8 +212,13 @@ class Writer:
         fields = self._facets.get(key.collection)
         if fields is None:
             return None
-        # As `settle` did with the whole document: a map of another type than JSON's own would fail the whole batch.
-        return {field: canonical.plain(document[field]) for field in fields if field in document}
+        facets: dict[str, Json] = {}
+        for field in fields:
+            if field in document:
+                value = document[field]
+                # As `settle` did with the whole document: a map of another type than JSON's own would fail the batch.
+                facets[field] = value if type(value) in _SCALARS else canonical.plain(value)
+        return facets
 
     def _write(self, changed: dict[Key, Row]) -> None:
         for key, before in changed.items():
