@@ -374,8 +374,11 @@ class Runs:
         assert ended.place is not None
         if ended.place.map_key not in documents:
             raise MoreKeys([ended.place.map_key])
-        head = maps.after_child(commit, ended, machine, self.known, documents, own=True)
-        return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
+        found = maps.after_child(commit, ended, machine, self.known, documents, own=True)
+        if found is None:
+            return None
+        head, effect = found
+        return Claim(head, machine, effect)
 
     # Transactions
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets as randomness
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from engine.core.write import Document, Key, Write
@@ -65,18 +65,24 @@ async def stored_snapshot(store: Store, run_id: str) -> tuple[Head, str] | None:
 
 async def read_heads(store: Store, keys: Sequence[Key]) -> list[Head | None]:
     """The heads under keys, each as last committed."""
+    return list(await heads_under(store, keys))
+
+
+async def heads_under(store: Store, keys: Sequence[Key]) -> Iterator[Head | None]:
+    """As `read_heads`; each is made when it is its turn, for one who keeps little of many."""
     while True:
         found = await store.get_many(keys)
         rest = {key: rest_of(key, document) for key, document in found.items() if document is not None}
         wanted = [part for parts in rest.values() for part in parts]
         parts = await store.get_many(wanted) if wanted else {}
         if all(parts[part] is not None for part in wanted):  # else the run has taken a step between the two reads
-            heads = {
-                key: Head.read(document, [parts[part] for part in rest[key]])
-                for key, document in found.items()
-                if document is not None
-            }
-            return [heads.get(key) for key in keys]
+            break
+
+    def head(key: Key) -> Head | None:
+        document = found[key]
+        return None if document is None else Head.read(document, [parts[part] for part in rest[key]])
+
+    return map(head, keys)
 
 
 class Transactions:
