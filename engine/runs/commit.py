@@ -115,9 +115,9 @@ class Commit:
     woken: list[tuple[str, int]] = field(default_factory=list)
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
-    def touched_beyond(self, documents: Container[Key]) -> list[Key]:
-        """The keys that the writes touch and that are not among `documents`."""
-        return [write.key for write in self.writes if write.key not in documents]
+    def unasked(self, documents: Container[Key]) -> list[Key]:
+        """The keys that the writes touch and that are not among `documents`; to create one, nothing need be read."""
+        return [write.key for write in self.writes if write.key not in documents and not isinstance(write, Create)]
 
     def wake(self, run_id: str) -> None:
         """Make a run at rest claimable at once, also when this very commit writes its head."""

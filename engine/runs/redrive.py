@@ -278,7 +278,7 @@ class _Redriving:
         after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1)
         maps.record_effects(commit, after, machine, [advanced], documents)
         commit.writes.extend((*writes, *guards))
-        missing = commit.touched_beyond(documents)
+        missing = commit.unasked(documents)
         if missing:
             raise MoreKeys(missing)
         goes_on = Claim(after, machine, advanced.effect) if after.begun else None

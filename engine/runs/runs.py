@@ -161,9 +161,10 @@ class Runs:
         if head.has_ended:
             return Held(head)
         machine = await self.definitions.machine(head.snapshot.digest)
-        keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
         operation = ("claim", run_id)
-        taken: Committed | Held = await self.transact(keys, self._claiming(run_id, machine), operation=operation)
+        taken: Committed | Held = await self.transact(
+            [head_key(run_id)], self._claiming(run_id, machine), operation=operation
+        )
         return taken
 
     def _claiming(self, run_id: str, machine: Machine) -> Callable[[Documents, int, str], tuple[list[Write], Any]]:
@@ -333,7 +334,7 @@ class Runs:
             commit = Commit(now_ms, token, self.tenure(), self.secrets)
             return self._written(commit, head, claim.machine, *taken(documents, now_ms), documents)
 
-        wanted = [head_key(run_id), entry_key(run_id, seq + 1), *keys]
+        wanted = [head_key(run_id), *keys]
         operation = ("step", run_id, claim.head.fence, seq)
         committed: Committed = await self.transact(wanted, decide, operation=operation)
         return committed
@@ -363,7 +364,7 @@ class Runs:
         happened = advanced.event is answer.event
         if happened and answer.writes:
             commit.writes.extend(answer.writes)
-        missing = commit.touched_beyond(documents)
+        missing = commit.unasked(documents)
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken

@@ -25,7 +25,7 @@ from engine.errors import ExpressionError, InvalidRequestError
 from engine.runs import maps
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
-from engine.runs.records import SNAPSHOT_PARTS, Head, entry_key, head_key, keyed_run_id, run_key_key
+from engine.runs.records import SNAPSHOT_PARTS, Head, head_key, keyed_run_id, run_key_key
 from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
 from engine.runs.transaction import MoreKeys, head_in
 
@@ -165,7 +165,7 @@ async def _named(runs: Runs, starting: "_Starting", run_id: str) -> Started:
             return [Check(key)], Started(head.snapshot, existing=head)
         return starting.created(documents, now_ms, token, starting.begun(documents, run_id, None, now_ms, act=False))
 
-    found: Started = await runs.transact([key, entry_key(run_id, 1)], decide, operation=("start", run_id))
+    found: Started = await runs.transact([key], decide, operation=("start", run_id))
     return found
 
 
@@ -262,7 +262,7 @@ class _Starting:
         head = commit.create(begun.taken, None, snapshot.run_id, own=True)
         maps.record_effects(commit, head, self.machine, begun.taken, documents)
         commit.writes.extend(begun.writes)
-        _need(documents, [write.key for write in commit.writes])
+        _need(documents, commit.unasked(documents))
         claim = Claim(head, self.machine, begun.taken[-1].effect) if head.begun else None
         event = begun.taken[-1].event
         committed = Committed(head, claim, tuple(commit.woken), begun.branches, event, begun.remarks)

@@ -28,6 +28,7 @@ from engine.store.port import (
     Order,
     Result,
     Where,
+    created_unasked,
     document_of,
     select,
     settle,
@@ -64,15 +65,17 @@ class MemoryStore:
 
     async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
         await self._enter()
+        keys = list(keys)
         for _ in range(ATTEMPTS_MAX):
             seen = {key: self._texts.get(key) for key in keys}
             writes, result = decide(self._read(keys), self._now_ms())
             after = settle(seen, writes)
             if self._disturb is not None:
                 self._let_another_commit(keys, writes)
-            if all(self._texts.get(key) == seen[key] for key in after):
+            if all(self._texts.get(key) == seen.get(key) for key in after):
                 self._keep(after)
                 return result
+            keys += created_unasked(seen, writes)
         raise ContentionError(
             f"a decide met a conflict in each of {ATTEMPTS_MAX} attempts; nothing was written.",
             remedy="Try again later, or let fewer writers share a document.",

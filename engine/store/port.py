@@ -6,14 +6,16 @@
 called several times; what it raises passes through and nothing is written.
 
 A document is guarded by being written or checked, and only then: whatever an answer rests on, its
-decide writes or checks. A decide may write only under the keys that it asked for. The memory store is
-the test of both rules: it changes unguarded documents behind a decide's back.
+decide writes or checks. A decide may write only under the keys that it asked for, but for a `Create`,
+which has nothing to read: should there be a document after all, the store decides again with it loaded,
+and the write's own condition then fails. The memory store is the test of these rules: it changes
+unguarded documents behind a decide's back.
 
 `now_ms` is the store's reading of the clock (milliseconds since 1970, UTC) for this call of `decide`.
 Numbers keep their kind (1 stays an int, 1.0 a float), strings any Unicode, maps no order.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -21,7 +23,7 @@ import orjson
 from engine.core import canonical
 from engine.core.bounds import DOCUMENT_BYTES_MAX
 from engine.core.canonical import Json
-from engine.core.write import Check, Document, Key, Update, Write, apply
+from engine.core.write import Check, Create, Document, Key, Update, Write, apply
 from engine.errors import InvalidRequestError
 
 Result = TypeVar("Result")
@@ -107,16 +109,17 @@ def settle(
 
     The specification of `transact`'s second half. Raises `WriteRefusedError`, `InvalidRequestError` as the port
     says, and `ValueError` for a bug: a key that was not asked for, two writes on one key, a value that is not JSON.
-    What each text says is put into `documents`, for a store that keeps more than the text.
+    What each text says is put into `documents`, for a store that keeps more than the text. Of a `Create` under a key
+    that was not asked for it is taken that there is no document: whoever commits must see to that.
     """
     after: dict[Key, str | None] = {}
     for write in writes:
         key = write.key
-        if key not in texts:
+        if key not in texts and not isinstance(write, Create):
             raise ValueError(f"a decide wrote {key.collection}/{key.id}, which it did not ask for")
         if key in after:
             raise ValueError(f"a decide wrote {key.collection}/{key.id} twice in one commit")
-        before = texts[key]
+        before = texts.get(key)
         if isinstance(write, Check):
             after[key] = before
             continue
@@ -127,6 +130,11 @@ def settle(
         if document is not None and documents is not None:
             documents[key] = document
     return after
+
+
+def created_unasked(keys: Container[Key], writes: Sequence[Write]) -> list[Key]:
+    """The keys of the documents that a decide creates without having asked for them."""
+    return [write.key for write in writes if write.key not in keys]
 
 
 def document_of(text: str) -> dict[str, Json]:

@@ -102,8 +102,7 @@ class Writer:
                 connection = self._connection or self._hold(reconnect(self._path))
                 self._execute("BEGIN IMMEDIATE")
                 self._look_for_others()
-                changed = self._decide_all(batch)
-                self._write(changed)
+                changed = self._written(batch)
                 meaning = commit_failure if changed else outage
                 began = time.perf_counter()
                 self._execute("COMMIT")
@@ -173,7 +172,26 @@ class Writer:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _decide_all(self, batch: Sequence[Asked[Transact]]) -> dict[Key, Row]:
+    def _written(self, batch: Sequence[Asked[Transact]]) -> dict[Key, Row]:
+        """Decide and write a batch: each document that it changes, as it stood before.
+
+        A document that is created need not have been read. Where there is one all the same, which is a refused write
+        of one decide, SQLite's own key says so, and the whole batch decides again with every such document read.
+        """
+        changed = self._decide_all(batch)
+        try:
+            self._write(changed)
+        except apsw.ConstraintError:
+            self._execute("ROLLBACK")
+            self._picture.clear()
+            self._execute("BEGIN IMMEDIATE")
+            for asked in batch:
+                asked.error = None
+            changed = self._decide_all(batch, reads_created=True)
+            self._write(changed)
+        return changed
+
+    def _decide_all(self, batch: Sequence[Asked[Transact]], *, reads_created: bool = False) -> dict[Key, Row]:
         """Each document that the batch changes, as it stood before; answers and errors go to who asked."""
         picture = self._picture
         changed: dict[Key, Row] = {}
@@ -183,12 +201,13 @@ class Writer:
             written: dict[Key, Document] = {}
             try:
                 for key in keys:
-                    row = picture.get(key)
-                    if row is None:
-                        row = picture[key] = self._row(key)
-                    seen[key] = row.body
+                    seen[key] = (picture.get(key) or self._row(key)).body
                 documents = {key: None if text is None else document_of(text) for key, text in seen.items()}
                 writes, asked.answer = decide(documents, self._now_ms())
+                for write in writes:
+                    key = write.key
+                    if key not in seen and (reads_created or key in picture):
+                        seen[key] = (picture.get(key) or self._row(key)).body
                 after = settle(seen, writes, written)
             except apsw.Error:
                 raise  # the file, and so the whole batch
@@ -196,17 +215,17 @@ class Writer:
                 asked.error = error
                 continue
             for key, text in after.items():
-                if text != seen[key]:
-                    changed.setdefault(key, picture[key])
+                if text != seen.get(key):
+                    changed.setdefault(key, picture.get(key, NO_ROW))
                     picture[key] = Row(text, None if text is None else self._facets_in(key, written[key]))
         return changed
 
     def _row(self, key: Key) -> Row:
+        """The document as the file holds it, from now on in the picture as well."""
         found = self._execute(_READ, key).fetchone()
-        if found is None:
-            return NO_ROW
-        body, facets = found
-        return Row(body, None if facets is None else document_of(facets))
+        row = NO_ROW if found is None else Row(found[0], None if found[1] is None else document_of(found[1]))
+        self._picture[key] = row
+        return row
 
     def _facets_in(self, key: Key, document: Document) -> Mapping[str, Json] | None:
         fields = self._facets.get(key.collection)
