@@ -161,7 +161,11 @@ def reading_failure(keys: Sequence[Key], texts: Mapping[Key, str | None], error:
 
 def unreadable(key: Key, error: ValueError) -> DocumentUnreadableError:
     """The error for a document whose stored text is none."""
-    return DocumentUnreadableError(f"{key.collection}/{key.id}", f"it should be a JSON object, and is not: {error}")
+    return DocumentUnreadableError(
+        f"{key.collection}/{key.id}",
+        f"it should be a JSON object, and is not: {error}",
+        remedy="detent cannot have written that: restore its row from a copy of the database.",
+    )
 
 
 def document_text(key: Key, document: Document) -> str:
