@@ -154,9 +154,10 @@ class Driver:
     async def _advance(self, claim: Claim, lease: Lease) -> Committed:
         match claim.effect:
             case Perform() as effect:
-                if self._performer.kind_of(effect.action) is ActionKind.TRANSACTIONAL:
+                kind = self._performer.kind_of(effect.action)
+                if kind is ActionKind.TRANSACTIONAL:
                     return await self._decide(claim, effect)
-                return await self._perform(claim, effect, lease)
+                return await self._perform(claim, effect, kind, lease)
             case StartMap():
                 return await self._persist(claim, lambda: collect(self._runs, claim, self._clock.now_ms()))
             case Rest(due_at_ms):
@@ -183,25 +184,29 @@ class Driver:
 
         return await self._persist(claim, lambda: self._runs.decide(claim, keys, decide))
 
-    async def _perform(self, claim: Claim, effect: Perform, lease: Lease) -> Committed:
+    async def _perform(self, claim: Claim, effect: Perform, kind: ActionKind | None, lease: Lease) -> Committed:
         head = claim.head
         now_ms = self._clock.now_ms()
-        is_known = self._performer.kind_of(effect.action) is not None
-        if not is_known:
+        if kind is None:
             self._observer.trouble("action_unknown", "ERROR", {"run_id": head.run_id, "action": effect.action})
-        if not is_known or not self._runs.tenure().begins(effect, now_ms):
+        if kind is None or not self._runs.tenure().begins(effect, now_ms):
             return await self._persist(claim, lambda: self._runs.rest(claim))
         if self._trust_ends_ms(claim) <= now_ms:
             # The commit that began this took its time; whether the run is still ours is for the store to say.
             claim = await self._renewed(claim)
         item_key = head.place.key if head.place else None
 
-        def perform() -> Awaitable[Event]:
+        def once() -> Awaitable[Event]:
             return self._performer.perform(claim.machine, effect, head.snapshot, item_key)
 
+        async def perform() -> Event:
+            try:
+                return await once()
+            except AWAY as error:  # a repeatable action is performed again when the store is back
+                return await self._outlasted(claim, once, error)
+
         try:
-            # A repeatable action that met a store outage is performed again once that is over.
-            held, event = await lease.hold(claim, lambda: self._persist(claim, perform))
+            held, event = await lease.hold(claim, perform)
         except GivenUpError:
             failure = Failure(EngineCode.INTERNAL, "the handler was cancelled from within and gave no answer")
             held, event = claim, ActionFailed(self._clock.now_ms(), failure)

@@ -128,7 +128,7 @@ class _Serving:
         if wait_s is not None and wait_s <= 0:
             await anyio.lowlevel.checkpoint()
             return
-        changed = self.circle.changed = anyio.Event()
+        changed = self.circle.listening()
         waits = [changed.wait, *also]
         if wait_s is not None:
             waits.append(lambda: self._clock.sleep(wait_s))

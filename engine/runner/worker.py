@@ -241,7 +241,7 @@ class Worker:
                 circle.missed.discard(run_id)
                 circle.schedule.add(run_id, self._clock.now_ms())
             circle.active -= 1
-            circle.changed.set()
+            circle.tell()
 
     async def _driven(self, committed: Committed, circle: Circle) -> Driven:
         circle.driven += 1
@@ -284,7 +284,7 @@ class Worker:
         wait_s = POLL_S if next_ms is None else min((next_ms - self._clock.now_ms()) / 1000, POLL_S)
         if wait_s <= 0 and circle.active == 0:
             return
-        changed = circle.changed = anyio.Event()
+        changed = circle.listening()
         async with anyio.create_task_group() as either:
 
             async def ending(wait: Callable[[], object]) -> None:
@@ -324,7 +324,7 @@ class Circle:
         self.refused: dict[str, Exception | None] = {}
         self.missed: set[str] = set()
         self.not_before: dict[str, int] = {}
-        self.changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # while somebody waits for it
 
     def note(self, found: Iterable[tuple[str, int]]) -> None:
         """Put runs on the schedule, but those that were refused."""
@@ -340,7 +340,17 @@ class Circle:
     def wake(self, run_id: str, at_ms: int) -> None:
         """Put a run on the schedule and have the worker look at it."""
         self.add(run_id, at_ms)
-        self.changed.set()
+        self.tell()
+
+    def listening(self) -> anyio.Event:
+        """What `tell` sets from now on."""
+        self._changed = anyio.Event()
+        return self._changed
+
+    def tell(self) -> None:
+        """Have the worker look again: something has ended, or has become claimable."""
+        if self._changed is not None:
+            self._changed.set()
 
     def moved(self, now_ms: int) -> None:
         """An event was taken: patience begins anew. A parent that only looked after its map has not moved."""

@@ -23,7 +23,7 @@ from engine.runs.records import (
     map_key,
 )
 from engine.runs.runs import Answer, Claim, Committed, Runs
-from engine.runs.transaction import read_heads
+from engine.runs.transaction import heads_under
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
 
@@ -80,7 +80,7 @@ async def _items(runs: Runs, claim: Claim, of: Key, tally: Tally) -> list[Json]:
         batch = keys[start : start + COLLECT_BATCH]
         places = [Place(snapshot.run_id, snapshot.state, visit, start + i, key) for i, key in enumerate(batch)]
         heads = [head_key(child_run_id(place)) for place in places]
-        found = await read_heads(runs.store, heads)
+        found = await heads_under(runs.store, heads)
         items.extend(_item(place.key, head) for place, head in zip(places, found, strict=True))
     if tally.kept and isinstance(claim.effect, StartMap):
         kept = await _kept_items(runs, of, tally)
@@ -95,7 +95,7 @@ async def _kept_items(runs: Runs, of: Key, tally: Tally) -> list[Any]:
     for start in range(0, tally.kept, ITEMS_PER_CHUNK):
         key = kept_key(of, start)
         entries = read_items(key, (await runs.store.get_many([key]))[key])
-        heads = await read_heads(runs.store, [head_key(run_id) for _, run_id, _ in entries])
+        heads = await heads_under(runs.store, [head_key(run_id) for _, run_id, _ in entries])
         items += [_item(entry[0], head) for entry, head in zip(entries, heads, strict=True)]
     return items
 

@@ -277,7 +277,7 @@ class _Redriving:
         after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1)
         maps.record_effects(commit, after, machine, [advanced], documents)
         commit.writes.extend((*writes, *guards))
-        missing = [key for key in commit.touched() if key not in documents]
+        missing = commit.touched_beyond(documents)
         if missing:
             raise MoreKeys(missing)
         goes_on = Claim(after, machine, advanced.effect) if after.begun else None

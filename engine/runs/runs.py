@@ -356,7 +356,7 @@ class Runs:
         happened = advanced.event is answer.event
         if happened and answer.writes:
             commit.writes.extend(answer.writes)
-        missing = [key for key in commit.touched() if key not in documents]
+        missing = commit.touched_beyond(documents)
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken
@@ -367,8 +367,11 @@ class Runs:
         assert ended.place is not None
         if ended.place.map_key not in documents:
             raise MoreKeys([ended.place.map_key])
-        head = maps.after_child(commit, ended, machine, self.known, documents, own=True)
-        return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
+        found = maps.after_child(commit, ended, machine, self.known, documents, own=True)
+        if found is None:
+            return None
+        head, effect = found
+        return Claim(head, machine, effect)
 
     # Transactions
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets as randomness
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from engine.core.write import Document, Key, Write
@@ -67,14 +67,21 @@ async def read_heads(store: Store, keys: Sequence[Key], *, is_strict: bool = Fal
 
     `is_strict`: also for what could be read, and has a field of another type than it should.
     """
+    return list(await heads_under(store, keys, is_strict=is_strict))
+
+
+async def heads_under(store: Store, keys: Sequence[Key], *, is_strict: bool = False) -> Iterator[Head | None]:
+    """As `read_heads`; each is made when it is its turn, for one who keeps little of many."""
     documents, rest = await _with_rest(store, keys)
-    heads: dict[Key, Head] = {}
-    for key in keys:
+
+    def head(key: Key) -> Head | None:
         document = documents[key]
-        if document is not None:
-            parts = [documents[part] for part in rest[key]]
-            heads[key] = read_head(key, sound(key, document, parts) if is_strict else document, parts)
-    return [heads.get(key) for key in keys]
+        if document is None:
+            return None
+        parts = [documents[part] for part in rest[key]]
+        return read_head(key, sound(key, document, parts) if is_strict else document, parts)
+
+    return map(head, keys)
 
 
 async def _with_rest(store: Store, keys: Sequence[Key]) -> tuple[dict[Key, Document | None], dict[Key, list[Key]]]:
@@ -101,7 +108,8 @@ class Transactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tokens = (f"{randomness.token_hex(8)}.{number}" for number in itertools.count())
+        prefix = randomness.token_hex(8)
+        self._tokens = (f"{prefix}.{number}" for number in itertools.count())
         self._unsettled: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 
     async def transact(self, keys: Iterable[Key], decide: Decide, *, operation: Hashable = None) -> Any:

@@ -187,7 +187,7 @@ def facets_of(connection: apsw.Connection) -> Facets:
 
 def facets_text(facets: Mapping[str, Json] | None) -> str | None:
     """What the column holds."""
-    return None if facets is None else canonical.encode(facets)
+    return None if facets is None else canonical.encode_plain(facets)
 
 
 def field_expression(field: str, *, is_facet: bool = False) -> str:

@@ -44,6 +44,9 @@ QUICK_AFTER: Final = 16
 MEASURED: Final = 16
 """Commits of which the moving average is."""
 
+_SCALARS: Final = frozenset((str, int, bool, type(None)))
+"""Types whose values a facet is as they stand."""
+
 _READ: Final = "SELECT body, facets FROM document WHERE collection = ? AND id = ?"
 _DELETE: Final = "DELETE FROM document WHERE collection = ? AND id = ?"
 _INSERT: Final = "INSERT INTO document (collection, id, body, facets) VALUES (?, ?, ?, ?)"
@@ -81,6 +84,7 @@ class Writer:
         self._picture: dict[Key, Row] = {}
         self._commits = 0
         self._commit_s = 0.0
+        self._file_version: int | None = None  # as our own last commit left it
         self._hold(file.connection)
 
     @property
@@ -95,8 +99,7 @@ class Writer:
             if not self._turn.take(waits=waits):
                 return False
             try:
-                if self._connection is None:
-                    self._hold(reconnect(self._path))
+                connection = self._connection or self._hold(reconnect(self._path))
                 self._execute("BEGIN IMMEDIATE")
                 self._look_for_others()
                 changed = self._decide_all(batch)
@@ -105,6 +108,7 @@ class Writer:
                 began = time.perf_counter()
                 self._execute("COMMIT")
                 self._measure(time.perf_counter() - began)
+                self._file_version = connection.data_version()  # of memory alone: it cannot fail
             finally:
                 self._turn.give()
         except (apsw.Error, OSError) as error:
@@ -144,23 +148,22 @@ class Writer:
         if connection is not None:
             let_go(connection)
 
-    def _hold(self, connection: apsw.Connection) -> None:
+    def _hold(self, connection: apsw.Connection) -> apsw.Connection:
         connection.set_wal_hook(self._note_log)
         self._connection = connection
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
-        self._file_version: Any = None
+        self._file_version = None
         self._schema_version: Any = None
+        return connection
 
     def _look_for_others(self) -> None:
-        """Forget the picture when another connection has committed since; SQLite counts such commits."""
-        (version,) = self._execute("PRAGMA data_version").fetchone() or (None,)
-        if version != self._file_version:
+        """Forget the picture when another connection has committed since: SQLite counts commits, ours too."""
+        assert self._connection is not None
+        if self._connection.data_version() != self._file_version:
             self._picture.clear()
-            self._file_version = version
             (schema,) = self._execute("PRAGMA schema_version").fetchone() or (None,)
             if schema != self._schema_version:  # another process may have brought an index of its own
-                assert self._connection is not None
                 self._facets = facets_of(self._connection)
                 self._schema_version = schema
         elif len(self._picture) > PICTURE_MAX:
@@ -212,8 +215,13 @@ class Writer:
         fields = self._facets.get(key.collection)
         if fields is None:
             return None
-        # As `settle` did with the whole document: a map of another type than JSON's own would fail the whole batch.
-        return {field: canonical.plain(document[field]) for field in fields if field in document}
+        facets: dict[str, Json] = {}
+        for field in fields:
+            if field in document:
+                value = document[field]
+                # As `settle` did with the whole document: a map of another type than JSON's own would fail the batch.
+                facets[field] = value if type(value) in _SCALARS else canonical.plain(value)
+        return facets
 
     def _write(self, changed: dict[Key, Row]) -> None:
         for key, before in changed.items():
