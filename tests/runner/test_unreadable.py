@@ -308,8 +308,8 @@ async def test_a_map_whose_record_cannot_be_read_lets_its_parent_go_and_drives_t
         raise DocumentUnreadableError("x", flaw(key, canonical.decode(world.memory._texts[key])))  # type: ignore[arg-type]
 
 
-async def test_a_head_that_is_older_than_its_journal_is_performed_once_and_then_left_alone() -> None:
-    """Half a restore: the entry of the next step is there already. Its action was called again with each lease."""
+async def test_a_head_that_is_older_than_its_journal_is_refused() -> None:
+    """Half a restore: the entry of the next step is there already. It was asked for each second, as an outage."""
     world = World()
     calls = await begun(world, "bad")
     old = world.memory._texts[head_key("bad")]
