@@ -54,10 +54,14 @@ Wake: TypeAlias = Callable[[str, int], None]
 
 
 class Driven(NamedTuple):
-    """How many events were taken, and the head that was committed last; none when the run was lost or let go of."""
+    """How many events were taken, and the head that was committed last; none when the run was lost or let go of.
+
+    `refused`: a run that was let go of for what would come again, and that error.
+    """
 
     events: int
     last: Head | None
+    refused: tuple[str, StoreError] | None = None
 
 
 class Driver:
@@ -109,6 +113,8 @@ class Driver:
             except Exception as error:
                 # Nothing can be committed, so the lease will end by itself and the run be taken over.
                 self._let_go(claim, error)
+                if isinstance(error, StoreError) and not isinstance(error, AWAY):
+                    return Driven(events, None, (claim.head.run_id, error))
                 wake(claim.head.run_id, claim.head.claimable_at_ms or self._clock.now_ms())
                 return Driven(events, None)
             events += committed.event is not None

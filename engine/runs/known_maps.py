@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from engine.core import canonical
 from engine.core.write import Document, Key
+from engine.runs.reading import read_items
 from engine.runs.records import ITEMS_PER_CHUNK, Place, Tally, chunk_key, head_key
 from engine.runs.transaction import MoreKeys
 
@@ -62,10 +62,7 @@ class KnownMaps:
         if chunk is None:
             if wanted not in documents:
                 raise MoreKeys([wanted])
-            document = documents[wanted]
-            assert document is not None, "chunks are written with the map and never removed"
-            entries: Any = canonical.decode(str(document["items"]))
-            chunk = self._chunks[wanted] = entries
+            chunk = self._chunks[wanted] = read_items(wanted, documents[wanted])
             while len(self._chunks) > CHUNKS_KNOWN_MAX:
                 self._chunks.popitem(last=False)
         key, value = chunk[index % ITEMS_PER_CHUNK]

@@ -22,6 +22,7 @@ from engine.core.write import Check, Create, Document, Key, Set, Update
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
 from engine.runs.known_maps import KnownMaps
+from engine.runs.reading import read_tally
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -34,7 +35,6 @@ from engine.runs.records import (
     head_key,
     kept_key,
     map_key,
-    read_tally,
     tally_document,
 )
 from engine.runs.transaction import MoreKeys
@@ -100,7 +100,9 @@ def still_open(run_id: str, taken: Advanced, documents: Documents) -> tuple[Stop
     if missing:
         raise MoreKeys(missing)
     found = {effect: documents[key] for effect, key in keys.items()}
-    return tuple(effect for effect, document in found.items() if document and read_tally(document).lanes_open)
+    return tuple(
+        effect for effect, document in found.items() if document and read_tally(keys[effect], document).lanes_open
+    )
 
 
 def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) -> None:
@@ -122,7 +124,7 @@ def after_child(
     document = documents[place.map_key]
     if document is None:
         return None
-    tally = read_tally(document)
+    tally = read_tally(place.map_key, document)
     known.learn(place.map_key, tally)
     before = tally
     if tally.min_success is not None:

@@ -16,7 +16,7 @@ Snapshots, entries and items are canonical JSON in one text field, since a docum
 order of a map nor a list in a list; what is queried stands beside them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -47,6 +47,9 @@ INDEXES: Final = (
 """What the queries of this package need of a store. A journal is read by its keys, and needs none."""
 
 ITEMS_PER_CHUNK: Final = 100
+
+PARTS_MAX: Final = 1_000
+"""Documents of one text. The bounds of a snapshot and of an event let none have more than some twenty."""
 
 PART_CHARACTERS: Final = DOCUMENT_BYTES_MAX // 5
 """Of a text, in one document: a character takes four bytes at the most, and escaped quotes count twice."""
@@ -255,9 +258,12 @@ def rest_of(key: Key, document: Document) -> list[Key]:
     fields: Any = document
     if "parts" not in fields:
         return []
+    parts = fields["parts"]
+    if parts > PARTS_MAX:
+        raise ValueError("more parts than any text has")
     if key.collection == JOURNAL:
-        return _rest(JOURNAL_PARTS, key.id, fields.get("parts", 1))
-    return _rest(SNAPSHOT_PARTS, f"{key.id}~{fields['seq']:08d}", fields.get("parts", 1))
+        return _rest(JOURNAL_PARTS, key.id, parts)
+    return _rest(SNAPSHOT_PARTS, f"{key.id}~{fields['seq']:08d}", parts)
 
 
 def _rest(collection: str, whole: str, parts: int) -> list[Key]:
@@ -266,7 +272,8 @@ def _rest(collection: str, whole: str, parts: int) -> list[Key]:
 
 def _texts(rest: Sequence[Document | None]) -> Iterator[str]:
     for document in rest:
-        assert document is not None, "parts are written with what they are parts of"
+        if document is None:
+            raise LookupError("a part is missing")  # parts are written with what they are parts of
         yield str(document["text"])
 
 
@@ -357,7 +364,3 @@ def _bounded(text: str) -> str:
 
 def tally_document(tally: Tally) -> dict[str, Any]:
     return tally._asdict()
-
-
-def read_tally(document: Mapping[str, Any]) -> Tally:
-    return Tally(**document)

@@ -25,6 +25,7 @@ from engine.errors import ExpressionError, InvalidRequestError
 from engine.runs import maps
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
+from engine.runs.reading import MALFORMED, expect_readable
 from engine.runs.records import SNAPSHOT_PARTS, Head, head_key, keyed_run_id, run_key_key
 from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
 from engine.runs.transaction import MoreKeys, head_in
@@ -122,14 +123,19 @@ async def standing(
     value = canonical.plain(value, "input")
     starting = _Starting(runs, machine, value, canonical.encode(value), first)
     documents = dict(known)
+    torn: Sequence[Key] = ()
     while True:
         try:
             return starting.keyed(documents, now_ms, "")[1].existing
         except MoreKeys as more:
             found = await runs.store.get_many(more.keys)
-            # A part that is gone: the run has taken a step since its head was read.
+            # A part that is gone: the run has taken a step since its head was read, or, the second time, it is lost.
             is_torn = any(key.collection == SNAPSHOT_PARTS and found[key] is None for key in more.keys)
-            documents = dict(known) if is_torn else documents | found
+            documents = dict(known) if is_torn and more.keys != torn else documents | found
+            torn = more.keys if is_torn else torn
+        except MALFORMED as error:
+            expect_readable(documents, error)
+            raise
 
 
 def _clashes(run_id: str) -> str:

@@ -22,6 +22,7 @@ from engine.core.write import Document, Key, Write
 from engine.errors import ContentionError, StoreUnavailableError
 from engine.store.port import (
     ATTEMPTS_MAX,
+    UNREADABLE,
     Decide,
     Documents,
     Found,
@@ -30,6 +31,7 @@ from engine.store.port import (
     Where,
     created_unasked,
     document_of,
+    reading_failure,
     select,
     settle,
 )
@@ -85,7 +87,7 @@ class MemoryStore:
         self, collection: str, where: Sequence[Where] = (), order_by: Sequence[Order] = (), limit: int | None = None
     ) -> list[Found]:
         await self._enter()
-        found = (Found(key, document_of(text)) for key, text in self._texts.items() if key.collection == collection)
+        found = (Found(key, _found(text)) for key, text in self._texts.items() if key.collection == collection)
         return select(found, where, order_by, limit)
 
     async def close(self) -> None:
@@ -98,7 +100,10 @@ class MemoryStore:
 
     def _read(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
         texts = {key: self._texts.get(key) for key in keys}
-        return {key: None if text is None else document_of(text) for key, text in texts.items()}
+        try:
+            return {key: None if text is None else document_of(text) for key, text in texts.items()}
+        except ValueError as error:
+            raise reading_failure(keys, texts, error) from None
 
     def _let_another_commit(self, keys: Sequence[Key], writes: Sequence[Write]) -> None:
         assert self._disturb is not None
@@ -112,6 +117,13 @@ class MemoryStore:
                 self._texts.pop(key, None)
             else:
                 self._texts[key] = text
+
+
+def _found(text: str) -> Document:
+    try:
+        return document_of(text)
+    except ValueError:
+        return UNREADABLE
 
 
 def _system_now_ms() -> int:

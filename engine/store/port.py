@@ -16,6 +16,7 @@ Numbers keep their kind (1 stays an int, 1.0 a float), strings any Unicode, maps
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -24,7 +25,7 @@ from engine.core import canonical
 from engine.core.bounds import DOCUMENT_BYTES_MAX
 from engine.core.canonical import Json
 from engine.core.write import Check, Create, Document, Key, Update, Write, apply
-from engine.errors import InvalidRequestError
+from engine.errors import DocumentUnreadableError, InvalidRequestError
 
 Result = TypeVar("Result")
 
@@ -75,7 +76,7 @@ class Store(Protocol):
     async def get_many(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
         """The documents under `keys`, each as last committed; `None` where there is none.
 
-        Raises `StoreUnavailableError`.
+        Raises `StoreUnavailableError`, `StoreDamagedError`, and `DocumentUnreadableError` for what is no document.
         """
 
     async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
@@ -83,7 +84,7 @@ class Store(Protocol):
 
         Raises `WriteRefusedError` when a write's own condition fails, `InvalidRequestError` for a document over
         its bound, `ContentionError` when conflicts do not end, `StoreUnavailableError` when nothing was
-        written, `CommitUncertainError` when that is not known.
+        written, `CommitUncertainError` when that is not known, and what `get_many` raises, with nothing written.
         """
 
     async def query(
@@ -91,12 +92,16 @@ class Store(Protocol):
     ) -> list[Found]:
         """Documents of one collection. Ties, and a query without an order, go by id ascending.
 
-        Raises `StoreUnavailableError`.
+        One that cannot be read hides no other: it is not found, or found as `UNREADABLE`.
+        Raises `StoreUnavailableError`, `StoreDamagedError`.
         """
 
     async def close(self) -> None:
         """Finish what is under way and let go. Idempotent."""
 
+
+UNREADABLE: Final[Document] = MappingProxyType({})
+"""Stands in a query's answer for a document whose stored text is none. Reading it by its key says what is wrong."""
 
 ATTEMPTS_MAX: Final = 64
 """Calls of one decide before `ContentionError`."""
@@ -138,9 +143,37 @@ def created_unasked(keys: Container[Key], writes: Sequence[Write]) -> list[Key]:
 
 
 def document_of(text: str) -> dict[str, Json]:
-    """The document of a canonical text, as new containers that nobody else holds."""
+    """The document of a canonical text, as new containers that nobody else holds. Raises `ValueError`."""
     document: dict[str, Json] = orjson.loads(text)
+    if type(document) is not dict:
+        raise ValueError(f"a {type(document).__name__} stands there")  # as for what is no JSON
     return document
+
+
+def reading_failure(keys: Sequence[Key], texts: Mapping[Key, str | None], error: ValueError) -> Exception:
+    """What an error means that was met over the documents under `keys`, whose `texts` were read as far as they are.
+
+    That of the first document whose text is none; `error` itself where each is one: then it was the decide's.
+    """
+    for key in keys:
+        if key not in texts:  # reading ended here
+            return error if isinstance(error, UnicodeEncodeError) else unreadable(key, error)
+        text = texts[key]
+        try:
+            if text is not None:
+                document_of(text)
+        except ValueError as problem:
+            return unreadable(key, problem)
+    return error
+
+
+def unreadable(key: Key, error: ValueError) -> DocumentUnreadableError:
+    """The error for a document whose stored text is none."""
+    return DocumentUnreadableError(
+        f"{key.collection}/{key.id}",
+        f"it should be a JSON object, and is not: {error}",
+        remedy="detent cannot have written that: restore its row from a copy of the database.",
+    )
 
 
 def document_text(key: Key, document: Document) -> str:

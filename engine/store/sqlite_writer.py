@@ -24,7 +24,7 @@ from engine.core import canonical
 from engine.core.canonical import Json
 from engine.core.write import Document, Key
 from engine.errors import StoreError
-from engine.store.port import Decide, document_of, settle
+from engine.store.port import Decide, document_of, reading_failure, settle
 from engine.store.sqlite_file import OpenFile, commit_failure, facets_of, facets_text, let_go, outage, reconnect
 from engine.store.sqlite_lane import Asked
 
@@ -94,7 +94,7 @@ class Writer:
 
     def work(self, batch: Sequence[Asked[Transact]], *, waits: bool = True) -> bool:
         """Decide and commit a batch, in the writers' turn; answers whether it had it: with `waits` it always has."""
-        meaning: Callable[[Exception], StoreError] = outage
+        meaning: Callable[[Exception, str], StoreError] = outage
         try:
             if not self._turn.take(waits=waits):
                 return False
@@ -113,7 +113,7 @@ class Writer:
         except (apsw.Error, OSError) as error:
             self.close()
             for asked in batch:
-                asked.error = meaning(error)
+                asked.error = meaning(error, self._path)
         except BaseException:
             self.close()
             raise
@@ -211,6 +211,9 @@ class Writer:
                 after = settle(seen, writes, written)
             except apsw.Error:
                 raise  # the file, and so the whole batch
+            except ValueError as error:
+                asked.error = reading_failure(keys, seen, error)
+                continue
             except BaseException as error:  # a decide may raise what it likes, a key may be none; it goes to who asked
                 asked.error = error
                 continue
