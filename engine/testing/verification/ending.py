@@ -27,6 +27,7 @@ from engine.runs.records import (
     RUNS,
     SIGNALS,
     SNAPSHOT_PARTS,
+    rest_of,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -75,11 +76,13 @@ class Ending:
 
     @cached_property
     def heads(self) -> dict[str, Any]:
-        """The head of every run, its snapshot decoded."""
-        found = {key.id: json.loads(text) for key, text in self.texts.items() if key.collection == RUNS}
-        for head in found.values():
-            head["stored"] = head["snapshot"]
-            head["snapshot"] = json.loads(head["snapshot"])
+        """The head of every run, its snapshot decoded; `stored` is that as text, joined where it lies in parts."""
+        found: dict[str, Any] = {}
+        for key, text in self.texts.items():
+            if key.collection == RUNS:
+                head = found[key.id] = json.loads(text)
+                head["stored"] = "".join((head["snapshot"], *self._rest(key, head)))
+                head["snapshot"] = json.loads(head["stored"])
         return found
 
     @cached_property
@@ -89,13 +92,14 @@ class Ending:
         for key, text in self.texts.items():
             if key.collection == JOURNAL:
                 entry = json.loads(text)
-                rest = [Key(JOURNAL_PARTS, f"{key.id}~{part}") for part in range(1, entry.get("parts", 1))]
-                more = [json.loads(self.texts[part])["text"] for part in rest]
-                entry["event"] = canonical.decode("".join((entry["entry"], *more)))
+                entry["event"] = canonical.decode("".join((entry["entry"], *self._rest(key, entry))))
                 found.setdefault(entry["run_id"], []).append(entry)
         for entries in found.values():
             entries.sort(key=lambda entry: int(entry["seq"]))
         return found
+
+    def _rest(self, key: Key, document: Mapping[str, Any]) -> list[str]:
+        return [json.loads(self.texts[part])["text"] for part in rest_of(key, document)]
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """The events that a run has taken."""
