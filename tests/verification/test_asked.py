@@ -64,6 +64,26 @@ def test_a_late_outcome_of_a_cancelled_run_is_kept_and_a_redrive_pays_for_no_sec
     assert [] == judge(crash_free, cancelled) + judge(crash_free, redriven)
 
 
+def test_an_item_that_begins_since_another_was_cancelled_is_none_too_many(tmp_path):
+    """Without a crash the map is left before its second item begins."""
+    (tmp_path / "slow.yaml").write_text(
+        "machine: slow\nversion: 1\ninitial: W\nstates:\n  W: {after: {30s: E}}\n  E: {type: final}\n", encoding="utf-8"
+    )
+    path = tmp_path / "left.yaml"
+    path.write_text(
+        "machine: left\nversion: 1\ninitial: M\nstates:\n"
+        "  M: {map: {machine: slow, items: [a, b], key: '${item}', concurrency: 1}, on: {done: E}, timeout: 20s,"
+        " catch: [{target: E}]}\n  E: {type: final}\n",
+        encoding="utf-8",
+    )
+    catalogue = Catalogue(ACTIONS.declarations())
+    crash_free, setting = known(setting_of(catalogue.load(path), catalogue, [{}]))
+    ending = play(setting, Schedule.read("cancel@3+:2"))
+
+    assert 1 == len(ending.heads.keys() - crash_free.heads.keys())
+    assert [] == judge(crash_free, ending)
+
+
 # Redrives
 
 
