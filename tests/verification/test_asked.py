@@ -210,3 +210,23 @@ def test_redrives_of_a_chart_export_are_taken():
     assert {"succeeded"} == {status(ending) for ending in again}
     assert [] == [problem for ending in (*endings, *again) for problem in judge(crash_free, ending)]
     assert "SUCCEEDED" in json.dumps([list(ending.documents.values()) for ending in again])
+
+
+def test_a_run_that_is_cancelled_again_after_its_redrive_need_not_end_as_without():
+    crash_free, setting = known(chart_export(1))
+    text = "cancel@8- switch@8-"
+    text += f" redrive@{len(play(setting, Schedule.read(f'{text} by=worker')).effects)}+"
+    again = play(setting, Schedule.read(f"{text} by=worker"))
+    ending = play(setting, Schedule.read(f"{text} cancel@{len(again.effects) - 6}- by=worker"))
+
+    assert ("succeeded", "failed") == (status(again), status(ending))
+    assert [] == judge(crash_free, ending)
+
+
+def test_of_two_redrives_at_once_one_is_taken():
+    crash_free, setting = known(chart_export(1))
+    count = len(play(setting, Schedule.read("cancel@8-")).effects)
+    ending = play(setting, Schedule.read(f"cancel@8- redrive@{count}+ redrive@{count + 1}-"))
+
+    assert 1 == len(ending.redrives)
+    assert [] == judge(crash_free, ending)

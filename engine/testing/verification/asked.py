@@ -40,6 +40,19 @@ def is_redriven(found: Ending) -> bool:
     return any(isinstance(passage.event, RunRedriven) for path in found.passages.values() for passage in path)
 
 
+def is_completed(found: Ending) -> bool:
+    """Whether the last thing that was asked and taken was a redrive, of a machine that ends then as without a crash."""
+    asked = {accepted.run_id for accepted in found.accepted if accepted.is_asked}
+    taken = [
+        (effect.happened, step.event["event"])
+        for effect in found.effects
+        for step in effect.steps
+        if effect.is_done and (step.event["event"] == "run_redriven" or step.run_id in asked)
+    ]
+    last = max((one for one in taken if one[1] in ("run_redriven", "cancel_requested")), default=(0, ""))
+    return found.setting.world.redrive_completes and last[1] == "run_redriven"
+
+
 def performed(found: Ending, passage: Passage) -> str:
     """The name of the action whose answer a step took; empty for any other step."""
     if not isinstance(passage.event, (ActionReturned, ActionFailed, StepRefused)) or not passage.before.state:
@@ -59,7 +72,9 @@ def judge(crash_free: Ending, found: Ending) -> Iterable[Problem]:
     if is_redriven(found):
         yield from _paid(crash_free, found)
     for redrive in found.redrives:
-        if redrive.is_ready and found.setting.world.redrive_completes:
+        # Another may have been faster: with a redrive, or with a start, which finds the work ready too.
+        is_alone = not is_redriven(found) and found.heads.keys() <= crash_free.heads.keys()
+        if redrive.is_ready and is_alone and found.setting.world.redrive_completes:
             yield Problem("redrive-refused", f"{redrive.run_id}: {redrive.message}")
 
 
@@ -155,4 +170,4 @@ def _place(found: Ending, run_id: str) -> tuple[str, ...]:
     return () if place is None else (*_place(found, place["parent"]), place["state"], place["key"])
 
 
-__all__ = ["RULES", "is_cancelled", "is_redriven", "judge", "performed"]
+__all__ = ["RULES", "is_cancelled", "is_completed", "is_redriven", "judge", "performed"]

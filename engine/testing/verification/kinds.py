@@ -195,4 +195,6 @@ def _drawn_of(found: Iterable[tuple[Move, ...]], wanted: int | None, seed: int) 
 
 
 def _scheduled(found: Sequence[tuple[Move, ...]]) -> list[Schedule]:
-    return [Schedule(moves, RECOVERIES[index % 3]) for index, moves in enumerate(found)]
+    """Recovered in turn in each way; where another is to go on at once it stays the worker that it was."""
+    ways = ((moves, RECOVERIES[index % 3]) for index, moves in enumerate(found))
+    return [Schedule(moves, "worker" if any(move.verb == "switch" for move in moves) else by) for moves, by in ways]
