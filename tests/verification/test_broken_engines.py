@@ -126,7 +126,7 @@ def test_a_lost_outcome_that_is_taken_for_none_repeats_the_paid_call(monkeypatch
 
 def test_a_lease_that_is_not_respected_is_seen():
     key = Key("runs", "r1")
-    before = {"fence": 1, "worker": "w1", "claimable_at_ms": 60_000, "begun": True, "snapshot": "{}"}
+    before = {"fence": 1, "worker": "w1", "claimable_at_ms": 60_000, "begun": True, "seq": 3, "snapshot": "{}"}
     taken = Set(key, {**before, "fence": 2, "worker": "w2"})
     effect = Effect(1, "commit", "claim", "w2", 0)
 
