@@ -9,7 +9,6 @@ A repeatable or unrepeatable handler is `async def` or plain (then it runs in a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -30,8 +29,7 @@ class Log(Protocol):
     def __call__(self, event: str, /, severity: str = "INFO", **fields: Any) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ActionRequest:
+class ActionRequest(NamedTuple):
     """What is asked of a handler.
 
     `params` are the rendered `with` of the invoke. `idempotency_key` is the same for every attempt of one

@@ -240,9 +240,7 @@ def test_a_unit_belongs_to_the_day_on_which_its_call_is_made():
 def test_mock_mode_reads_and_writes_nothing():
     books = Books(A)
     request = books.request()
-    mock = ActionRequest(**{**{name: getattr(request, name) for name in request.__slots__}, "services": {
-        Ledger: Ledger(AccountPools({"chart_img": (A,)}, Secrets()), is_live=False)
-    }})  # fmt: skip
+    mock = request._replace(services={Ledger: Ledger(AccountPools({"chart_img": (A,)}, Secrets()), is_live=False)})
 
     decision = reserve(mock, {}, NOON)
 

@@ -148,12 +148,10 @@ def test_a_manifest_before_its_pictures_is_seen_while_they_are_missing():
             return None
 
     async def pictures(request):
-        from dataclasses import replace
-
         from engine.artifacts.port import Artifacts
 
         services = {**request.services, Artifacts: Later(request.services[Artifacts])}
-        return await ACTIONS["publish.pictures"].function(replace(request, services=services))
+        return await ACTIONS["publish.pictures"].function(request._replace(services=services))
 
     found = broken_rules(chart_export(1, handlers=handlers(publish__pictures=pictures)))
 
