@@ -28,11 +28,10 @@ _EACH_MAX: Final = 200
 """Items in one evaluation: CEL's own `map` copies its list for each element, so that a thousand take 17 ms and four
 thousand 250."""
 
-# Patterns are texts: `re` compiles one when it is first asked for, and keeps it.
 _PATH: Final = rf"\s*({'|'.join(VARIABLES)})((?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*"
 _LITERAL: Final = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
 _WORD: Final = r"(?<!\.\?)(?<![.\w])[A-Za-z_]\w*"
-_CEL_ERROR: Final = r"<input>:(\d+):(\d+): (.*)"
+_CEL_ERROR: Final = r"<input>:(\d+):(\d+): (.*)"  # texts: `re` compiles a pattern when it is first asked for
 # Words that CEL reads as its own, so a field of that name needs brackets; such a path goes to CEL.
 _RESERVED: Final = frozenset(
     "as break const continue else false for function if import in let loop null package namespace return true var "

@@ -8,7 +8,7 @@ answered; when it is not there, the decide is simply made again.
 from __future__ import annotations
 
 import itertools
-import secrets as randomness
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -84,7 +84,7 @@ class Transactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tokens = (f"{randomness.token_hex(8)}.{number}" for number in itertools.count())
+        self._tokens = (f"{os.urandom(8).hex()}.{number}" for number in itertools.count())
         self._unsettled: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 
     async def transact(self, keys: Iterable[Key], decide: Decide, *, operation: Hashable = None) -> Any:

@@ -23,8 +23,8 @@ from engine.entry.cli.wording import said
 from engine.entry.journals import exported, replay_file
 from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS
-from engine.runs import Replayed, replayed
 from engine.runs.deliver import unknown
+from engine.runs.replay import Replayed, replayed
 from engine.runs.transaction import stored_snapshot
 
 
