@@ -358,7 +358,7 @@ def _explained(problem: str) -> tuple[str, str]:
 
 def bound_names(text: str) -> set[str]:
     """The names that macros of an expression bind, such as `item` in `context.items.all(item, item > 0)`."""
-    return set(re.findall(_BOUND, re.sub(LITERAL, '""', text)))
+    return set(re.findall(_BOUND, re.sub(LITERAL, '""', text))) if "(" in text else set()
 
 
 def _without_brace(error: ExpressionError) -> str:

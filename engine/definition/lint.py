@@ -197,16 +197,17 @@ def _data_flow(subject: Subject) -> None:
     declared = _input_names(subject.machine.input_schema)
     for expression, position in subject.machine.expressions:
         text = re.sub(LITERAL, '""', expression.text)
-        bound = bound_names(expression.text)
-        for name in re.findall(_CONTEXT_KEY, text) if "context" not in bound else ():
+        named = set(expression.names) - bound_names(expression.text)
+        for name in re.findall(_CONTEXT_KEY, text) if "context" in named else ():
             if name not in assigned:
                 remedy = nearest(name, assigned) or "Assign it before it is read."
                 report(position, "context-unassigned", f"nothing in the definition assigns context.{name}", remedy)
-        for name in re.findall(_INPUT_KEY, text) if declared is not None and "input" not in bound else ():
+        for name in re.findall(_INPUT_KEY, text) if declared is not None and "input" in named else ():
             if declared is not None and name not in declared:
                 message = f"the input's schema has no property {name!r}"
                 report(position, "input-undeclared", message, nearest(name, declared) or "Declare it.")
-        _visits(subject, names, text, position)
+        if "visits" in expression.names:
+            _visits(subject, names, text, position)
 
 
 def _visits(subject: Subject, names: Mapping[str, StateDeclaration], text: str, position: Position) -> None:
