@@ -9,10 +9,14 @@ was lost) or a mistake of the caller. No message ever holds a secret.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from engine.core.diagnostic import Diagnostic
+
+
+NAME_CHARS_MAX: Final = 300
+"""Of a name that somebody else chose, in a message."""
 
 
 class DetentError(Exception):
@@ -116,6 +120,25 @@ class ContentionError(StoreError):
     """A decide met conflicts until its attempts were used up. Nothing was written."""
 
     code = "STORE_CONTENTION"
+
+
+class StoreDamagedError(StoreError):
+    """The store's own file is damaged. Nothing was written, and waiting does not mend it."""
+
+    code = "STORE_DAMAGED"
+
+
+class DocumentUnreadableError(StoreError):
+    """A stored document is not as detent wrote it. Names it; what it holds is not told, for it may be anything.
+
+    Nothing was written, and waiting does not mend it; runs that do not need the document are untouched.
+    """
+
+    code = "DOCUMENT_UNREADABLE"
+
+    def __init__(self, document: str, problem: str, *, remedy: str = "Restore it from a copy.") -> None:
+        super().__init__(f"the document {document[:NAME_CHARS_MAX]} cannot be read: {problem}.", remedy=remedy)
+        self.document = document
 
 
 class ArtifactError(DetentError):

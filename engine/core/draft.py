@@ -1,9 +1,11 @@
 """The step under way: entering states, following branches, sending failures where they are caught. Pure.
 
 A `Draft` holds the fields of the snapshot to come, each as far as it is known; `step` feeds it one event and
-takes the result. The order within one transition is fixed: the invoke's `assign`, then the guards from first to
-last, then the branch's `assign`, then its delay, then the entry (`visits` grows by one), then the new state's
-parameters. Each sees what came before it.
+takes the result. It is also what expressions see, at each moment as the run then stands.
+
+The order within one transition is fixed: the invoke's `assign`, then the guards from first to last, then the branch's
+`assign`, then its delay, then the entry (`visits` grows by one), then the new state's parameters. Each sees what came
+before it.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from engine.core.action import EngineCode, Failure
 from engine.core.bounds import DELAY_S_MAX, KEY_CHARS_MAX, MAP_ITEMS_MAX, MICROSTEPS_MAX, VISITS_MAX
 from engine.core.effect import Effect, Finish, Perform, Rest, StartMap, StopMap
 from engine.core.event import Event, tag
-from engine.core.expression import Template
+from engine.core.expression import Scope, Template
 from engine.core.machine import Branch, Invoke, Machine, MapCall, State, StateKind
-from engine.core.scope import MomentScope
+from engine.core.scope import ABSENT, defined, run_seen, visits_seen
 from engine.core.snapshot import Snapshot, Status
 from engine.errors import ExpressionError, IllegalEventError
 
@@ -48,8 +50,8 @@ class Draft:
     """The step under way: the fields of the snapshot to come, each as far as it is known."""
 
     __slots__ = (
-        "at_ms", "attempt", "before", "context", "effects", "error", "event", "input", "microsteps", "output",
-        "program", "started_at_ms", "state", "status", "taken", "timers", "visits", "visits_before",
+        "at_ms", "attempt", "before", "caught", "context", "effects", "error", "event", "input", "microsteps", "output",
+        "program", "result", "started_at_ms", "state", "status", "taken", "timers", "visits", "visits_before",
     )  # fmt: skip
 
     def __init__(self, machine: Machine, snapshot: Snapshot, event: Event) -> None:
@@ -64,6 +66,8 @@ class Draft:
         self.effects: tuple[Effect, ...] = ()
         self.taken: tuple[Branch, ...] = ()
         self.microsteps = 0
+        self.result: Any = ABSENT
+        self.caught: Any = ABSENT
 
     @property
     def run_id(self) -> str:
@@ -81,9 +85,21 @@ class Draft:
     def key(self) -> str | None:
         return self.before.key
 
-    def machine_of(self) -> Machine:
-        """The program, for expressions that ask for visits."""
-        return self.program
+    def variable(self, name: str) -> Any:
+        """What an expression sees now; see `engine.core.expression.Scope`."""
+        if name == "context":
+            return self.context
+        if name == "result":
+            return defined(name, self.result)
+        if name == "input":
+            return self.input
+        if name == "error":
+            return defined(name, self.caught)
+        if name == "visits":
+            return visits_seen(self.program, self.visits, self.visits_before)
+        if name == "run":
+            return run_seen(self)
+        raise KeyError(name)
 
     def here(self) -> State:
         """The leaf in which the run stands."""
@@ -99,7 +115,7 @@ class Draft:
         )
 
     def finished(self) -> Step:
-        run_id, machine, version, digest, key, seq, *_ = self.before
+        run_id, machine, version, digest, key, seq = self.before[:6]
         snapshot = Snapshot(
             run_id, machine, version, digest, key, seq + 1, self.state, self.status, self.input, self.context,
             self.visits, self.attempt, self.timers, self.started_at_ms, self.output, self.error, self.visits_before,
@@ -108,30 +124,36 @@ class Draft:
 
     # Transitions
 
-    def follow(self, branches: tuple[Branch, ...], scope: MomentScope) -> None:
+    def follow(self, branches: tuple[Branch, ...]) -> None:
         """Take the first branch whose guard holds; raises `ExpressionError`; without any, the state fails."""
         for branch in branches:
             guard = branch.guard
-            if guard is None or guard.holds(scope):
-                self.take(branch, scope)
+            if guard is None or guard.holds(self):
+                self.take(branch)
                 return
         self.fail(Failure(EngineCode.TRANSITION_MISSING, f"no transition of {self.state} has a guard that holds"))
 
-    def take(self, branch: Branch, scope: MomentScope) -> None:
+    def take(self, branch: Branch) -> None:
         """Follow one branch to its target. Raises `ExpressionError` before anything has changed."""
+        _, _, _, target, _, assign, delay, _, _ = branch
         delay_s = 0.0
-        if branch.assign or branch.delay is not None:
-            context = assigned(branch.assign, self.context, scope)
-            if branch.delay is not None:
-                delay_s = _seconds(branch.delay, scope.with_context(context))
-            self.context = context
+        if assign or delay is not None:
+            before = self.context
+            self.context = assigned(assign, before, self)
+            if delay is not None:
+                try:
+                    delay_s = _seconds(delay, self)
+                except ExpressionError:
+                    self.context = before
+                    raise
         self.taken = (*self.taken, branch)
-        self.enter(branch.target, delay_s)
+        self.enter(target, delay_s)
 
     def enter(self, name: str, delay_s: float = 0.0) -> None:
         """Enter a leaf: count the visit, then wait out the delay or begin what the state does."""
         if self.microsteps == 0 and self.before.status is RUNNING:
             self.leave()
+        self.result = self.caught = ABSENT  # what led here is not seen from here
         self.state = name
         self.attempt = 1
         self.timers = NO_TIMERS
@@ -152,7 +174,7 @@ class Draft:
         elif delay_s > 0:
             self.pause(DELAY, delay_s)
         else:
-            self.begin()
+            self.begin(state)
 
     def leave(self) -> None:
         """Stop the map in which the run stood before this step; one that this step passed has not been started."""
@@ -167,9 +189,8 @@ class Draft:
         self.status = Status.WAITING
         self.effects += (Rest(due_at_ms),)
 
-    def begin(self) -> None:
+    def begin(self, state: State) -> None:
         """Begin what the present state does; an expression that fails is the state's failure."""
-        state = self.program.states[self.state]
         try:
             _BEGIN[state.kind](self, state)
         except _MapError as error:
@@ -184,10 +205,10 @@ class Draft:
         for branch in self.here().branches.get("catch", ()):
             if branch.errors is not None and failure.code not in branch.errors:
                 continue
-            scope = MomentScope(self, self.context, error=failure.to_json())
+            self.result, self.caught = ABSENT, failure.to_json()
             try:
-                if branch.guard is None or branch.guard.holds(scope):
-                    self.take(branch, scope)
+                if branch.guard is None or branch.guard.holds(self):
+                    self.take(branch)
                     return
             except ExpressionError:
                 continue  # a catch that cannot be evaluated does not hold: the next, wider one must get its turn
@@ -206,22 +227,18 @@ class Draft:
     def perform(self, invoke: Invoke) -> Perform:
         """The effect of an action state. Raises `ExpressionError`."""
         action, templates, timeout_s, *_ = invoke
-        params: dict[str, Any] = {}
-        if templates:
-            scope = MomentScope(self, self.context)
-            params = {name: template.render(scope) for name, template in templates.items()}
+        params = {name: template.render(self) for name, template in templates.items()} if templates else {}
         state = self.state
         return Perform(action, params, timeout_s, self.attempt, f"{self.before.run_id}:{state}:{self.visits[state]}")
 
     def start_map(self, call: MapCall) -> StartMap:
         """The effect of a map state. Raises `ExpressionError`, also for items that cannot be mapped."""
-        scope = MomentScope(self, self.context)
-        items = call.items.render(scope)
+        items = call.items.render(self)
         if not isinstance(items, (list, tuple)):
             raise _map_error(call, f"items is no list but a {type(items).__name__}")
         if len(items) > MAP_ITEMS_MAX:
             raise _map_error(call, f"{len(items)} items are more than {MAP_ITEMS_MAX}")
-        keys = tuple(call.key.render_each(scope, items))
+        keys = tuple(call.key.render_each(self, items))
         seen: set[str] = set()
         for key in keys:
             if not isinstance(key, str) or not key:
@@ -231,8 +248,8 @@ class Draft:
             if key in seen:
                 raise _map_error(call, f"two items have the key {key!r}")
             seen.add(key)
-        inputs = tuple(items) if call.input is None else tuple(call.input.render_each(scope, items))
-        return StartMap(call.machine, tuple(items), keys, inputs, call.concurrency, _quorum(call, scope))
+        inputs = tuple(items) if call.input is None else tuple(call.input.render_each(self, items))
+        return StartMap(call.machine, tuple(items), keys, inputs, call.concurrency, _quorum(call, self))
 
 
 def _begin_action(draft: Draft, state: State) -> None:
@@ -255,7 +272,7 @@ def _begin_map(draft: Draft, state: State) -> None:
 
 
 def _begin_choice(draft: Draft, state: State) -> None:
-    draft.follow(state.branches["always"], MomentScope(draft, draft.context))
+    draft.follow(state.branches["always"])
 
 
 def _begin_wait(draft: Draft, state: State) -> None:
@@ -263,8 +280,7 @@ def _begin_wait(draft: Draft, state: State) -> None:
     if not state.after and state.timeout_s is None:
         draft.effects = (*draft.effects, _REST)
         return
-    scope = MomentScope(draft, draft.context)
-    timers = {after.event: draft.at_ms + round(_seconds(after.delay, scope) * 1000) for after in state.after}
+    timers = {after.event: draft.at_ms + round(_seconds(after.delay, draft) * 1000) for after in state.after}
     if state.timeout_s is not None:
         timers[TIMEOUT] = draft.at_ms + round(state.timeout_s * 1000)
     draft.timers = timers
@@ -272,10 +288,9 @@ def _begin_wait(draft: Draft, state: State) -> None:
 
 
 def _begin_final(draft: Draft, state: State) -> None:
-    scope = MomentScope(draft, draft.context)
     try:
-        output = None if state.output is None else state.output.render(scope)
-        error = None if state.error is None else state.error.render(scope)
+        output = None if state.output is None else state.output.render(draft)
+        error = None if state.error is None else state.error.render(draft)
     except ExpressionError as problem:
         draft.end(Failure(EngineCode.EXPRESSION_FAILED, problem.message))
         return
@@ -288,9 +303,9 @@ def _begin_final(draft: Draft, state: State) -> None:
 def map_done(draft: Draft, items: Any) -> None:
     state = draft.here()
     assert state.map is not None
-    scope = MomentScope(draft, draft.context, result={"items": items})
-    draft.context = assigned(state.map.assign, draft.context, scope)
-    draft.follow(state.branches["on:done"], scope.with_context(draft.context))
+    draft.result = {"items": items}
+    draft.context = assigned(state.map.assign, draft.context, draft)
+    draft.follow(state.branches["on:done"])
 
 
 _BEGIN: Final[dict[StateKind, Callable[[Draft, State], None]]] = {
@@ -302,21 +317,14 @@ _BEGIN: Final[dict[StateKind, Callable[[Draft, State], None]]] = {
 }
 
 
-def chosen(branches: tuple[Branch, ...], scope: MomentScope) -> Branch | None:
-    """The first branch whose guard holds. Raises `ExpressionError`."""
-    return next((branch for branch in branches if branch.guard is None or branch.guard.holds(scope)), None)
-
-
-def assigned(
-    assign: Mapping[str, Template] | None, context: Mapping[str, Any], scope: MomentScope
-) -> Mapping[str, Any]:
+def assigned(assign: Mapping[str, Template] | None, context: Mapping[str, Any], scope: Scope) -> Mapping[str, Any]:
     """The context after an `assign`: every value is rendered before any is set."""
     if not assign:
         return context
     return {**context, **{name: template.render(scope) for name, template in assign.items()}}
 
 
-def _seconds(delay: Template, scope: MomentScope) -> float:
+def _seconds(delay: Template, scope: Scope) -> float:
     value = delay.render(scope)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= DELAY_S_MAX:
         raise ExpressionError(
@@ -325,7 +333,7 @@ def _seconds(delay: Template, scope: MomentScope) -> float:
     return float(value)
 
 
-def _quorum(call: MapCall, scope: MomentScope) -> int | None:
+def _quorum(call: MapCall, scope: Scope) -> int | None:
     if call.min_success is None:
         return None
     value = call.min_success.render(scope)

@@ -109,6 +109,7 @@ _TAGS: Final[dict[str, type[Any]]] = {
     "step_refused": StepRefused,
 }
 _NAMES: Final = {cls: tag for tag, cls in _TAGS.items()}
+_FIELDS: Final = {cls: ("event", *cls._fields) for cls in _NAMES}
 
 
 def tag(event: Event) -> str:
@@ -118,10 +119,11 @@ def tag(event: Event) -> str:
 
 def to_json(event: Event) -> dict[str, Any]:
     """The journal's form of an event."""
-    fields: dict[str, Any] = event._asdict()
-    if isinstance(event, (ActionFailed, StepRefused)):
-        fields["failure"] = event.failure.to_json()
-    return {"event": _NAMES[type(event)], **fields}
+    cls = type(event)
+    fields: dict[str, Any] = dict(zip(_FIELDS[cls], (_NAMES[cls], *event), strict=True))
+    if "failure" in fields:
+        fields["failure"] = fields["failure"].to_json()
+    return fields
 
 
 def from_json(value: Mapping[str, Any]) -> Event:

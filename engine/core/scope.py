@@ -1,62 +1,52 @@
-"""What an expression sees: the variables of one moment of a run, each made only when it is named."""
+"""What an expression sees: the variables of one moment of a run, each made only when it is named.
+
+During a step the `Draft` itself is what they see; `MomentScope` is for a run that rests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from engine.core.machine import Machine
+from engine.core.snapshot import Snapshot
 
-_ABSENT = object()
+ABSENT: Final = object()
+"""The value of a variable that is not defined at a moment."""
 
 
 class MomentScope:
-    """`input`, `context`, `visits` and `run` always; `result`, `error`, `item` where there is one."""
+    """`input`, `context` and `run` of a snapshot, and `result` where there is one."""
 
-    __slots__ = ("_context", "_draft", "_error", "_item", "_result")
+    __slots__ = ("_context", "_result", "_snapshot")
 
-    def __init__(
-        self,
-        draft: Any,
-        context: Mapping[str, Any],
-        *,
-        result: Any = _ABSENT,
-        error: Any = _ABSENT,
-        item: Any = _ABSENT,
-    ) -> None:
-        # `draft` is the step under way or a snapshot: both have the fields that are read below.
-        self._draft = draft
+    def __init__(self, snapshot: Snapshot, context: Mapping[str, Any], *, result: Any = ABSENT) -> None:
+        self._snapshot = snapshot
         self._context = context
         self._result = result
-        self._error = error
-        self._item = item
-
-    def with_context(self, context: Mapping[str, Any]) -> MomentScope:
-        """The same moment over a newer context."""
-        return MomentScope(self._draft, context, result=self._result, error=self._error, item=self._item)
-
-    def with_item(self, item: Any) -> MomentScope:
-        """The same moment with `item` set."""
-        return MomentScope(self._draft, self._context, result=self._result, error=self._error, item=item)
 
     def variable(self, name: str) -> Any:
         """See `engine.core.expression.Scope`."""
         if name == "context":
             return self._context
         if name == "input":
-            return self._draft.input
-        if name == "visits":
-            return _visits(self._draft.machine_of(), self._draft.visits, self._draft.visits_before)
+            return self._snapshot.input
         if name == "run":
-            return _run(self._draft)
-        value = {"result": self._result, "error": self._error, "item": self._item}[name]
-        if value is _ABSENT:
-            raise KeyError(name)
-        return value
+            return run_seen(self._snapshot)
+        if name == "result":
+            return defined(name, self._result)
+        raise KeyError(name)
 
 
-def _visits(machine: Machine, visits: Mapping[str, int], before: Mapping[str, int]) -> dict[str, Any]:
+def defined(name: str, value: Any) -> Any:
+    """A variable's value. Raises `KeyError` where there is none."""
+    if value is ABSENT:
+        raise KeyError(name)
+    return value
+
+
+def visits_seen(machine: Machine, visits: Mapping[str, int], before: Mapping[str, int]) -> dict[str, Any]:
     """Visits of every state since the start or the last redrive, nested: `visits.RUNNING.CAPTURING`."""
     nested: dict[str, Any] = {}
     for name in machine.states:
@@ -68,13 +58,14 @@ def _visits(machine: Machine, visits: Mapping[str, int], before: Mapping[str, in
     return nested
 
 
-def _run(draft: Any) -> dict[str, Any]:
-    started = datetime.fromtimestamp(draft.started_at_ms / 1000, UTC)
+def run_seen(run: Any) -> dict[str, Any]:
+    """The variable `run`, of a snapshot or of the step under way: both have the fields that are read here."""
+    started = datetime.fromtimestamp(run.started_at_ms / 1000, UTC)
     return {
-        "id": draft.run_id,
-        "key": draft.key,
-        "machine": draft.machine,
-        "version": draft.version,
+        "id": run.run_id,
+        "key": run.key,
+        "machine": run.machine,
+        "version": run.version,
         "started_at": started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "started_at_ms": draft.started_at_ms,
+        "started_at_ms": run.started_at_ms,
     }

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from engine.core.action import INTERRUPTED, EngineCode, Failure
-from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, WAITING, Draft, Step, assigned, chosen, map_done
+from engine.core.draft import PAUSES, RETRY, RUNNING, TIMEOUT, WAITING, Draft, Step, assigned, map_done
 from engine.core.effect import Effect, Finish, Rest
 from engine.core.event import (
     ActionFailed,
@@ -29,7 +29,6 @@ from engine.core.event import (
     TimerFired,
 )
 from engine.core.machine import Machine, StateKind
-from engine.core.scope import MomentScope
 from engine.core.snapshot import Snapshot, Status
 from engine.errors import ExpressionError
 
@@ -79,18 +78,17 @@ def _returned(draft: Draft, event: ActionReturned) -> None:
     invoke = None if state is None else state.invoke
     if state is None or invoke is None or draft.status is not RUNNING:
         raise draft.illegal("no action is being performed")
-    scope = MomentScope(draft, draft.context, result=event.value)
     branches = state.branches.get("on:" + event.name)
     if branches is None:
         message = f"{draft.state} has no transition for the outcome {event.name!r} of {invoke.action}"
         draft.fail(Failure(EngineCode.TRANSITION_MISSING, message))
         return
+    draft.result = event.value
     try:
         # An interrupted action has no result, so there is nothing to assign from.
         if invoke.assign and event.name != INTERRUPTED:
-            draft.context = assigned(invoke.assign, draft.context, scope)
-            scope = scope.with_context(draft.context)
-        draft.follow(branches, scope)
+            draft.context = assigned(invoke.assign, draft.context, draft)
+        draft.follow(branches)
     except ExpressionError as error:
         draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
 
@@ -119,13 +117,13 @@ def _fired(draft: Draft, event: TimerFired) -> None:
         raise draft.illegal(f"its timer {event.name!r} is due {due_at_ms - event.at_ms} ms later")
     if event.name in PAUSES:
         draft.timers = {}
-        draft.begin()
+        draft.begin(draft.here())
     elif event.name == TIMEOUT:
         draft.fail(Failure(EngineCode.TIMEOUT, f"{draft.state} took longer than its timeout", retriable=True))
     else:
         draft.timers = {name: due for name, due in draft.timers.items() if name != event.name}
         try:
-            draft.follow(draft.here().branches[event.name], MomentScope(draft, draft.context))
+            draft.follow(draft.here().branches[event.name])
         except ExpressionError as error:
             draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
 
@@ -146,14 +144,17 @@ def _signalled(draft: Draft, event: SignalReceived) -> None:
         raise draft.illegal(f"it does not wait for the signal {event.name!r}")
     if draft.timers and any(pause in draft.timers for pause in PAUSES):
         raise draft.illegal(f"it has not begun to wait for the signal {event.name!r}")
-    scope = MomentScope(draft, draft.context, result=event.value)
+    draft.result = event.value
     try:
-        branch = chosen(branches, scope)
-        if branch is None:  # whoever sends signals must not be able to end a run with one that does not fit
-            raise draft.illegal(f"no transition for the signal {event.name!r} has a guard that holds")
-        draft.take(branch, scope)
+        for branch in branches:
+            if branch.guard is None or branch.guard.holds(draft):
+                draft.take(branch)
+                return
     except ExpressionError as error:
         draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
+        return
+    # Whoever sends signals must not be able to end a run with one that does not fit.
+    raise draft.illegal(f"no transition for the signal {event.name!r} has a guard that holds")
 
 
 def _cancelled(draft: Draft, event: CancelRequested) -> None:
@@ -162,8 +163,9 @@ def _cancelled(draft: Draft, event: CancelRequested) -> None:
     failure = Failure("CANCELLED", event.reason or "The run was cancelled")
     branches = draft.here().branches.get("cancel") if draft.state else None
     if branches:
+        draft.caught = failure.to_json()
         try:
-            draft.follow(branches, MomentScope(draft, draft.context, error=failure.to_json()))
+            draft.follow(branches)
         except ExpressionError as error:
             draft.fail(Failure(EngineCode.EXPRESSION_FAILED, error.message))
     elif branches is None:
@@ -183,9 +185,9 @@ def _redriven(draft: Draft, event: RunRedriven) -> None:
     draft.visits_before = draft.visits
     first = draft.program.states[draft.program.initial].invoke
     if isinstance(event.claim, dict) and first is not None:
-        scope = MomentScope(draft, draft.context, result=event.claim["value"])
+        draft.result = event.claim["value"]
         try:
-            draft.context = assigned(first.assign, draft.context, scope)
+            draft.context = assigned(first.assign, draft.context, draft)
         except ExpressionError as error:
             draft.end(Failure(EngineCode.EXPRESSION_FAILED, error.message))
             return

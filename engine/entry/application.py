@@ -12,6 +12,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -36,17 +37,7 @@ from engine.runner.driver import Driver
 from engine.runner.observer import Observer, Shielded, Silent
 from engine.runner.perform import Performer
 from engine.runner.worker import Worker
-from engine.runs import (
-    INDEXES,
-    Definitions,
-    FirstAction,
-    Head,
-    Runs,
-    Started,
-    Tenure,
-    standing,
-    start,
-)
+from engine.runs import INDEXES, Definitions, FirstAction, Head, Runs, Started, Tenure, standing, start
 from engine.store import open_store
 from engine.store.port import Store
 
@@ -137,7 +128,6 @@ class Engine:
         self._observer: Observer = Silent() if observer is None else Shielded(observer)
         self._lease_s = lease_s
         self._concurrency = concurrency
-        self._goes_on = True
         self._until_ms: int | None = None
         self.catalogue = catalogue or Catalogue(_Declarations(self._handlers))
 
@@ -157,6 +147,7 @@ class Engine:
         return math.inf if self._until_ms is None else max(self._until_ms - self.clock.now_ms(), 0) / 1000
 
     def _put_together(self) -> None:
+        self._serve_under(goes_on=True)
         self.runs = Runs(self.store, self._definitions, self.performer.kind_of, self._tenure, self.secrets)
         self._driver = Driver(self.runs, self.performer, self.clock, self._observer, self._lease_s)
         self.worker = Worker(self.runs, self._driver, self.clock, self._observer, self._concurrency)
@@ -193,8 +184,11 @@ class Engine:
         return self._artifacts_at
 
     def _tenure(self) -> Tenure:
+        return self._present_tenure
+
+    def _serve_under(self, *, goes_on: bool) -> None:
         lease_ms = round(self._lease_s * 1000)
-        return Tenure(self.worker_name, lease_ms, self._goes_on, self._until_ms, self.performer.longest_s)
+        self._present_tenure = Tenure(self.worker_name, lease_ms, goes_on, self._until_ms, self.performer.longest_s)
 
     # Verbs
 
@@ -324,15 +318,13 @@ class Engine:
         if isinstance(grace_s, bool) or not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= GRACE_S_MAX:
             raise InvalidRequestError(f"grace_s must be a number of seconds from 0 to {GRACE_S_MAX}, not {grace_s!r}.")
 
-        def begin_nothing() -> None:
-            self._goes_on = False
-
+        begin_nothing = partial(self._serve_under, goes_on=False)
         try:
             return await serve(
                 self.worker, self.clock, self._observer, stop, grace_s, hurry or anyio.Event(), begin_nothing
             )
         finally:
-            self._goes_on = True
+            self._serve_under(goes_on=True)
 
     async def work_once(self, patience_s: float = PATIENCE_S) -> int:
         """Drive everything in the store that is due or abandoned; answers how many runs that were."""

@@ -13,10 +13,11 @@ from engine.artifacts.port import Artifacts
 from engine.core import canonical
 from engine.core.machine import Machine, Pool
 from engine.core.secret import Secrets
+from engine.core.write import Document, Key, id_problem
 from engine.definition import Catalogue
 from engine.entry.application import DEFAULT_CONCURRENCY, Engine
 from engine.entry.configuration import BUCKET_ARTIFACTS, Configuration
-from engine.errors import ConfigurationError, InvalidRequestError
+from engine.errors import ConfigurationError, DocumentUnreadableError, InvalidRequestError
 from engine.handlers.accounts import AccountPools
 from engine.handlers.chart_img import ChartImg, ChartImgSettings
 from engine.handlers.flow_backlog import INDEXES as FLOW_INDEXES
@@ -26,7 +27,8 @@ from engine.handlers.templates import ChartDefaults
 from engine.runner.clock import SystemClock
 from engine.runner.observer import Observer, Silent
 from engine.runs import INDEXES
-from engine.runs.records import RUNS, definition_key
+from engine.runs.reading import MALFORMED
+from engine.runs.records import DEFINITIONS, RUNS
 from engine.store import open_store
 from engine.store.port import Order, Store, Where
 
@@ -57,6 +59,22 @@ def pools_in(source: Mapping[str, Any]) -> list[Pool]:
         Pool(name, one["accounts"], one.get("per_day", 44), one.get("per_second", 1.0), one.get("burst", 3))
         for name, one in declared.items()
     ]
+
+
+async def _readable(store: Store, key: Key) -> Document | None:
+    try:
+        return (await store.get_many([key]))[key]
+    except DocumentUnreadableError:
+        return None
+
+
+def _declared_in(document: Document | None) -> list[Pool]:
+    """The pools of a stored definition; none of one that cannot be read, of which whoever takes its runs will tell."""
+    try:
+        source: Any = {} if document is None else canonical.decode(str(document["source"]))
+        return pools_in(source)
+    except MALFORMED:
+        return []
 
 
 class Assembly:
@@ -138,10 +156,13 @@ class Assembly:
         found = await store.query(RUNS, [Where("claimable_at_ms", ">=", 0)], [Order("claimable_at_ms")], LEARNT_MAX)
         # One that is damaged fails where its run is taken, and keeps nobody else from theirs.
         digests = {digest for _, document in found if isinstance(digest := document.get("digest"), str)}
-        documents = await store.get_many([definition_key(digest) for digest in digests])
+        keys = [Key(DEFINITIONS, digest) for digest in digests if not id_problem(digest)]
+        try:
+            documents = await store.get_many(keys)
+        except DocumentUnreadableError:
+            documents = {key: document for key in keys for document in [await _readable(store, key)]}
         for document in documents.values():
-            source: Any = {} if document is None else canonical.decode(str(document["source"]))
-            self.learn(pools_in(source))
+            self.learn(_declared_in(document))
 
     def _services(self) -> list[object]:
         config = self.config

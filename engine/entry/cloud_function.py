@@ -22,7 +22,14 @@ from engine.entry.event_work import EventWork
 from engine.entry.logs import telling
 from engine.entry.resident import Opened, Resident
 from engine.entry.starts import start_waiting
-from engine.errors import ArtifactUnavailableError, ConfigurationError, DefinitionError, DetentError, StoreError
+from engine.errors import (
+    ArtifactUnavailableError,
+    ConfigurationError,
+    DefinitionError,
+    DetentError,
+    DocumentUnreadableError,
+    StoreError,
+)
 
 RESIDENT: Final = Resident()
 
@@ -67,6 +74,8 @@ def _event_answered(run_id: str, fields: Mapping[str, Any]) -> None:
     except (ConfigurationError, DefinitionError) as error:
         _say_wrong("config_error", error, runId=run_id)
         raise InternalServerError(f"{error.code}: see the function's log.") from None
+    except DocumentUnreadableError as error:  # of no use to deliver it again: it waits for a person
+        _say_wrong("cloud_event_failed", error, runId=run_id, retry=False)
     except (StoreError, ArtifactUnavailableError) as error:
         _say_wrong("cloud_event_failed", error, runId=run_id, retry=True)
         raise ServiceUnavailable(f"{error.code}: to be delivered again.") from None
@@ -92,6 +101,9 @@ def sweep(request: Request) -> Answer:
         return routes[method]()
     except (ConfigurationError, DefinitionError) as error:
         _say_wrong("config_error", error)
+        return {"error": error.code, "message": str(error)}, 500
+    except DocumentUnreadableError as error:
+        _say_wrong("sweep_failed", error)
         return {"error": error.code, "message": str(error)}, 500
     except (StoreError, ArtifactUnavailableError) as error:
         _say_wrong("sweep_failed", error)

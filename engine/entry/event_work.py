@@ -15,11 +15,11 @@ from engine.core.write import Document, Key
 from engine.entry.application import Engine, RunResult
 from engine.entry.logs import telling
 from engine.entry.resident import Opened
-from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, SecretLeakError
+from engine.errors import DetentError, DocumentUnreadableError, InvalidKeyError, InvalidRequestError, SecretLeakError
 from engine.handlers.flow_steps import FLOW_RUNS, Charts, charts_of
 from engine.runs import Head
 
-REFUSALS: Final = (InvalidKeyError, InvalidRequestError, SecretLeakError)
+REFUSALS: Final = (InvalidKeyError, InvalidRequestError, SecretLeakError, DocumentUnreadableError)
 """What is wrong with one step alone: the others of its flow run are worked on all the same."""
 
 
@@ -87,12 +87,11 @@ class EventWork:
                 continue
             try:
                 head = await self._abandoned(step_id, document)
-            except REFUSALS as error:  # RUNNING, and never by a run of ours
+                if head is not None and self._app.time_left_s > 0:
+                    has_resumed = True
+                    self._say_result(step_id, await self._app.resume(head.run_id))
+            except REFUSALS as error:  # RUNNING, and never by a run of ours, or by one that cannot be gone on with
                 self._say_refused(step_id, error)
-                continue
-            if head is not None and self._app.time_left_s > 0:
-                has_resumed = True
-                self._say_result(step_id, await self._app.resume(head.run_id))
         return has_resumed
 
     async def _abandoned(self, step_id: str, document: Document) -> Head | None:

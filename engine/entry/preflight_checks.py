@@ -27,7 +27,13 @@ from engine.entry.configuration import BUCKET_ARTIFACTS, Configuration
 from engine.entry.preflight import Finding, Status
 from engine.entry.preflight_clock import clock_skew
 from engine.entry.preflight_documents import ledger_finding, runs_finding, secrets_finding, unfinished
-from engine.errors import ArtifactError, ConfigurationError, DefinitionError, InvalidRequestError
+from engine.errors import (
+    ArtifactError,
+    ConfigurationError,
+    DefinitionError,
+    DocumentUnreadableError,
+    InvalidRequestError,
+)
 from engine.handlers.registry import ACTIONS
 from engine.runner.clock import Clock
 from engine.runs import INDEXES, Definitions
@@ -193,7 +199,7 @@ class Checks:
         if self._store is None:
             return 0, []
         definitions = Definitions(self._store, self._catalogue)
-        heads = await unfinished(self._store)
+        heads, _ = await unfinished(self._store)
         stranded = []
         digests = {str(head["digest"]): f"{head['machine']} version {head['version']}" for head in heads}
         for digest, name in digests.items():
@@ -201,7 +207,7 @@ class Checks:
                 machine = await definitions.machine(digest)
             except DefinitionError as error:
                 stranded.append(f"{name} ({digest[:12]}) does not compile: {error.diagnostics[0].message}")
-            except InvalidRequestError as error:
+            except (DocumentUnreadableError, InvalidRequestError) as error:
                 stranded.append(f"{name}: {error.message}")
             else:
                 self._learn(machine)

@@ -17,15 +17,23 @@ from engine.artifacts.port import Artifacts
 from engine.core import canonical
 from engine.core.machine import Pool
 from engine.core.secret import Secrets
-from engine.core.write import Document, Key
+from engine.core.write import Document, Key, id_problem
 from engine.entry.configuration import Configuration
 from engine.entry.preflight import Finding, Status
-from engine.errors import ArtifactError, ArtifactUnavailableError, ConfigurationError, DetentError
+from engine.errors import (
+    ArtifactError,
+    ArtifactUnavailableError,
+    ConfigurationError,
+    DetentError,
+    DocumentUnreadableError,
+)
 from engine.handlers.accounts import Account
 from engine.handlers.flow_steps import FLOW_RUNS, STEP_TYPE
 from engine.handlers.ledger import DAY_MS, rate_key, usage_key, usage_of
-from engine.runs.records import JOURNAL, RUNS, head_key, run_key_key
-from engine.store.port import Found, Order, Store, Where
+from engine.runs.listing import newest
+from engine.runs.reading import flaw
+from engine.runs.records import JOURNAL, RUNS, run_key_key
+from engine.store.port import UNREADABLE, Found, Order, Store, Where
 
 UNFINISHED: Final = ("pending", "running", "waiting")
 RUNS_MAX: Final = 1000
@@ -47,12 +55,13 @@ FLOW_MACHINE: Final = "chart_export"
 _OBJECTS: Final = re.compile(r'gs://[^"\\\s]+\.json')
 
 
-async def unfinished(store: Store) -> list[Document]:
-    """The heads of runs that have not ended, at most `RUNS_MAX` of each status."""
+async def unfinished(store: Store) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The heads of runs that have not ended, at most `RUNS_MAX` of each status; and the ids of those out of shape."""
     found: list[Found] = []
     for status in UNFINISHED:
         found += await store.query(RUNS, [Where("status", "==", status)], limit=RUNS_MAX)
-    return [document for _, document in found]
+    broken = [key.id for key, document in found if document is UNREADABLE or flaw(key, document)]
+    return [document for key, document in found if key.id not in set(broken)], broken
 
 
 # The ledger
@@ -145,7 +154,9 @@ def _instant(value: object) -> datetime | None:
 
 async def runs_finding(store: Store, now_ms: int, lease_ms: int) -> Finding:
     """Runs that nobody goes on with, and steps of flow runs that stay RUNNING without a run."""
-    heads = await unfinished(store)
+    heads, broken = await unfinished(store)
+    listed = [one.document for one in await newest(store, RECENT_MAX) if isinstance(one, DocumentUnreadableError)]
+    broken += [name for name in (named.partition("/")[2] for named in listed) if name not in broken]
     overdue: list[str] = []
     held = 0
     for head in heads:
@@ -156,12 +167,18 @@ async def runs_finding(store: Store, now_ms: int, lease_ms: int) -> Finding:
             overdue.append(run_id)
     steps, steps_looked_at = await _steps_without_a_run(store)
     bounded = len(heads) >= RUNS_MAX or steps_looked_at >= RUNS_MAX
-    meta = {"unfinished": len(heads), "held": held, "overdue": overdue[:RECENT_MAX], "steps_without_a_run": steps}
+    meta = {
+        "unfinished": len(heads), "held": held, "overdue": overdue[:RECENT_MAX], "unreadable": broken[:RECENT_MAX],
+        "steps_without_a_run": steps,
+    }  # fmt: skip
     counted = f"{len(heads)} unfinished, {held} held by a worker" + (" (not all were looked at)" if bounded else "")
     problems, remedies = [], []
     if overdue:
         problems.append(f"{len(overdue)} run{'' if len(overdue) == 1 else 's'} overdue: {_some(overdue)}")
         remedies.append("Start `detent worker --once`, or see that the sweep is scheduled and succeeds.")
+    if broken:
+        problems.append(f"{len(broken)} run{'' if len(broken) == 1 else 's'} cannot be read: {_some(broken)}")
+        remedies.append("`detent runs show RUN` says what is wrong with one; restore its document from a copy.")
     if steps:
         problems.append(f"RUNNING without a run: {_some(steps)}")
         remedies.append("Nothing here will finish these steps: set them READY, or FAILED, by hand.")
@@ -181,10 +198,11 @@ async def _steps_without_a_run(store: Store) -> tuple[list[str], int]:
     ]
     names = {run_key_key(FLOW_MACHINE, f"{run_id}/{step_id}"): f"{run_id}/{step_id}" for run_id, step_id in running}
     newest: Mapping[Key, Any] = await store.get_many(list(names))
-    heads: Mapping[Key, Any] = await store.get_many([head_key(one["run_id"]) for one in newest.values() if one])
+    run_ids = {key: str(_map(one).get("run_id")) for key, one in newest.items()}
+    wanted = [Key(RUNS, run_id) for run_id in run_ids.values() if not id_problem(run_id)]
+    heads: Mapping[Key, Any] = await store.get_many(wanted)
     alive = {
-        key for key, one in newest.items()
-        if one and (head := heads[head_key(one["run_id"])]) and head["status"] in UNFINISHED
+        key for key, run_id in run_ids.items() if _map(heads.get(Key(RUNS, run_id))).get("status") in UNFINISHED
     }  # fmt: skip
     return [name for key, name in names.items() if key not in alive][:RECENT_MAX], len(flow_runs)
 

@@ -15,7 +15,7 @@ import anyio
 
 from engine.core.machine import Machine
 from engine.entry.application import PATIENCE_S, Engine
-from engine.errors import DetentError, InvalidRequestError, StoreError
+from engine.errors import DetentError, DocumentUnreadableError, InvalidRequestError, StoreError
 from engine.handlers.flow_backlog import Backlog, backlog
 from engine.store.port import Store
 
@@ -50,7 +50,7 @@ async def start_waiting(
 ) -> Begun:
     """Run what waits for a machine, a few at once; no more is begun when less than `longest_s` of the time is left.
 
-    Raises `StoreError` when the store is away.
+    Raises `StoreError` when the store is away or damaged.
     """
     expect_source(machine)
     found = await SOURCES[machine.name](app.store)
@@ -60,18 +60,23 @@ async def start_waiting(
     trouble: list[StoreError] = []
     waiting = list(reversed(found.inputs))
 
+    def refuse(value: Mapping[str, Any], error: DetentError) -> None:
+        ends.append("refused")
+        logger.warning("start_refused", extra={"fields": {**_named(value), "error": error.message}})
+
     async def begin_one_after_another() -> None:
         while waiting and app.time_left_s >= longest_s and not trouble:
             value = waiting.pop()
             try:
                 await app.run(machine, value, patience_s=patience_s)
                 ends.append("started")
+            except DocumentUnreadableError as error:  # of this one alone
+                refuse(value, error)
             except StoreError as error:
                 trouble.append(error)
                 waiting.append(value)
             except DetentError as error:  # of this one alone
-                ends.append("refused")
-                logger.warning("start_refused", extra={"fields": {**_named(value), "error": error.message}})
+                refuse(value, error)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(min(STARTS_AT_ONCE, len(waiting))):

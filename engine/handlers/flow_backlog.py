@@ -53,8 +53,10 @@ async def backlog(store: Store, read_max: int = FLOW_RUNS_READ_MAX) -> Backlog:
             looked_at, left = looked_at + len(found), left - len(found)
             if len(found) < size:
                 break
-            last = found[-1].document["runId"]
-            assert isinstance(last, str | int | float | bool), "the order leaves out documents without one"
+            # The order leaves out documents without one; what cannot be read at all is found, and has none.
+            last = next((one for _, document in reversed(found) if (one := document.get("runId")) is not None), None)
+            if not isinstance(last, str | int | float | bool):
+                break
             where = [Where("status", "==", status), Where("runId", "<", last)]
         else:
             is_cut = True

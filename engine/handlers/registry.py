@@ -86,6 +86,16 @@ class Registry(Mapping[str, Handler]):
             found = self._handlers[name]
         return found
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any mapping; each step asks, and `Mapping`'s own costs ten times as much."""
+        found = self._handlers.get(name)
+        if found is not None:
+            return found
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
     def __iter__(self) -> Iterator[str]:
         for module in tuple(self._unloaded):
             self._load(module)

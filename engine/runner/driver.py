@@ -54,10 +54,14 @@ Wake: TypeAlias = Callable[[str, int], None]
 
 
 class Driven(NamedTuple):
-    """How many events were taken, and the head that was committed last; none when the run was lost or let go of."""
+    """How many events were taken, and the head that was committed last; none when the run was lost or let go of.
+
+    `refused`: a run that was let go of for what would come again, and that error.
+    """
 
     events: int
     last: Head | None
+    refused: tuple[str, StoreError] | None = None
 
 
 class Driver:
@@ -109,6 +113,8 @@ class Driver:
             except Exception as error:
                 # Nothing can be committed, so the lease will end by itself and the run be taken over.
                 self._let_go(claim, error)
+                if isinstance(error, StoreError) and not isinstance(error, AWAY):
+                    return Driven(events, None, (claim.head.run_id, error))
                 wake(claim.head.run_id, claim.head.claimable_at_ms or self._clock.now_ms())
                 return Driven(events, None)
             events += committed.event is not None
@@ -148,9 +154,10 @@ class Driver:
     async def _advance(self, claim: Claim, lease: Lease) -> Committed:
         match claim.effect:
             case Perform() as effect:
-                if self._performer.kind_of(effect.action) is ActionKind.TRANSACTIONAL:
+                kind = self._performer.kind_of(effect.action)
+                if kind is ActionKind.TRANSACTIONAL:
                     return await self._decide(claim, effect)
-                return await self._perform(claim, effect, lease)
+                return await self._perform(claim, effect, kind, lease)
             case StartMap():
                 from engine.runs.collect import collect  # here, as below: most runs have no map
 
@@ -181,25 +188,29 @@ class Driver:
 
         return await self._persist(claim, lambda: self._runs.decide(claim, keys, decide))
 
-    async def _perform(self, claim: Claim, effect: Perform, lease: Lease) -> Committed:
+    async def _perform(self, claim: Claim, effect: Perform, kind: ActionKind | None, lease: Lease) -> Committed:
         head = claim.head
         now_ms = self._clock.now_ms()
-        is_known = self._performer.kind_of(effect.action) is not None
-        if not is_known:
+        if kind is None:
             self._observer.trouble("action_unknown", "ERROR", {"run_id": head.run_id, "action": effect.action})
-        if not is_known or not self._runs.tenure().begins(effect, now_ms):
+        if kind is None or not self._runs.tenure().begins(effect, now_ms):
             return await self._persist(claim, lambda: self._runs.rest(claim))
         if self._trust_ends_ms(claim) <= now_ms:
             # The commit that began this took its time; whether the run is still ours is for the store to say.
             claim = await self._renewed(claim)
         item_key = head.place.key if head.place else None
 
-        def perform() -> Awaitable[Event]:
+        def once() -> Awaitable[Event]:
             return self._performer.perform(claim.machine, effect, head.snapshot, item_key)
 
+        async def perform() -> Event:
+            try:
+                return await once()
+            except AWAY as error:  # a repeatable action is performed again when the store is back
+                return await self._outlasted(claim, once, error)
+
         try:
-            # A repeatable action that met a store outage is performed again once that is over.
-            held, event = await lease.hold(claim, lambda: self._persist(claim, perform))
+            held, event = await lease.hold(claim, perform)
         except GivenUpError:
             failure = Failure(EngineCode.INTERNAL, "the handler was cancelled from within and gave no answer")
             held, event = claim, ActionFailed(self._clock.now_ms(), failure)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -153,10 +153,12 @@ class Performer:
             self._report(effect, error)
             return _internal(effect, error)
 
-    async def _called(self, handler: Handler, request: ActionRequest) -> Any:
-        if _is_asynchronous(handler.function):
-            return await handler.function(request)
-        return await anyio.to_thread.run_sync(handler.function, request, abandon_on_cancel=True)
+    def _called(self, handler: Handler, request: ActionRequest) -> Awaitable[Any]:
+        function = handler.function
+        if _is_asynchronous(function):
+            asked: Awaitable[Any] = function(request)
+            return asked
+        return anyio.to_thread.run_sync(function, request, abandon_on_cancel=True)
 
     async def _called_in_time(self, handler: Handler, request: ActionRequest, timeout_s: float) -> Any:
         """The handler's answer, or TIMEOUT. The `Clock` measures, so that tests move it."""
@@ -227,8 +229,11 @@ def _is_asynchronous(function: Callable[..., Any]) -> bool:
 
 
 def _holds_blob(value: Any) -> bool:
-    if type(value) in _SCALARS:
+    kind = type(value)
+    if kind in _SCALARS:
         return False
+    if kind is dict:  # nearly always, and of scalars alone: seen without a call for each
+        return not _SCALARS.issuperset(map(type, value.values())) and any(map(_holds_blob, value.values()))
     if isinstance(value, (list, tuple)):
         return isinstance(value, Blob) or any(map(_holds_blob, value))
     return isinstance(value, Mapping) and any(map(_holds_blob, value.values()))

@@ -2,7 +2,8 @@
 
 Several serve one store without knowing of each other. Each asks for no more than it can begin, in an order of its own,
 and a run that another took is simply not there any more. Told to stop, it takes no work, has what is under way finish
-within the grace time, and lets go of the rest (LEASES.md, Release). A store that is away is asked again, for ever.
+within the grace time, and lets go of the rest (LEASES.md, Release). A store that is away is asked again, for ever; one
+that is damaged ends the service as if it were told to stop, and then whoever started it is told of the damage.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import anyio
 
 from engine.errors import StoreError
 from engine.runner.clock import Clock
-from engine.runner.driver import facts
+from engine.runner.driver import AWAY, facts
 from engine.runner.observer import Observer
 from engine.runner.worker import POLL_S, Circle, Worker
 
@@ -44,14 +45,22 @@ async def serve(
     """Work until `stop` is set; then call `begin_nothing`, and wait `grace_s` seconds, or until `hurry` is set, for
     what is under way.
 
-    Answers how often a run was taken. Raises nothing that a run or the store meets.
+    Answers how often a run was taken. Raises nothing that a run meets, and of what the store meets only
+    `StoreDamagedError`.
     """
     serving = _Serving(worker, clock, observer)
+    damage: StoreError | None = None
     async with anyio.create_task_group() as serving.circle.tasks:
-        await serving.until_told(stop)
+        try:
+            await serving.until_told(stop)
+        except StoreError as error:
+            damage = error
+            observer.trouble("store_damaged", "ERROR", facts(error))
         begin_nothing()
         await serving.wind_up(grace_s, hurry)
         serving.circle.tasks.cancel_scope.cancel()  # what is still under way is let go of, by its driver
+    if damage is not None:
+        raise damage
     return serving.circle.driven
 
 
@@ -91,7 +100,7 @@ class _Serving:
         limit = self._worker.free_places + len(driving) + len(self.circle.refused)
         try:
             found = await self._worker.due_now(limit)
-        except StoreError as error:
+        except AWAY as error:
             self._times_away += 1
             self._observer.trouble("store_away", "WARNING", facts(error))
             return self._pause_until_ms()
@@ -119,7 +128,7 @@ class _Serving:
         if wait_s is not None and wait_s <= 0:
             await anyio.lowlevel.checkpoint()
             return
-        changed = self.circle.changed = anyio.Event()
+        changed = self.circle.listening()
         waits = [changed.wait, *also]
         if wait_s is not None:
             waits.append(lambda: self._clock.sleep(wait_s))

@@ -13,9 +13,8 @@ from typing import Final, NamedTuple, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from engine.errors import StoreError
 from engine.runner.clock import Clock
-from engine.runner.driver import Driven, Driver, facts
+from engine.runner.driver import AWAY, Driven, Driver, facts
 from engine.runner.observer import Observer
 from engine.runs import Committed, Head, Runs
 
@@ -117,7 +116,7 @@ class Worker:
 
         Gives up when nothing of it has moved for `patience_s` and nothing will within that time: it waits for a
         later timer or a signal, or another worker holds it. Raises `StoreError` when the store stays away for as
-        long, and what keeps the run itself from being taken.
+        long or is damaged, and what keeps the run itself from being taken or gone on with.
         """
         circle = self._circle(patience_s)
         if first is None:
@@ -158,7 +157,7 @@ class Worker:
         """Put on the schedule what somebody else has made claimable while this worker is busy: a cancelled parent."""
         try:
             circle.note(await self._runs.claimable_of(root, self._clock.now_ms(), CLAIMABLE_BATCH))
-        except StoreError as error:
+        except AWAY as error:
             self._observer.trouble("store_away", "WARNING", facts(error))
 
     async def _look_at_family(self, head: Head, circle: Circle) -> None:
@@ -203,7 +202,7 @@ class Worker:
         while True:
             try:
                 return await ask()
-            except StoreError as error:
+            except AWAY as error:
                 if self._clock.now_ms() - began_ms >= circle.patience_ms:
                     raise
                 self._observer.trouble("store_away", "WARNING", facts(error))
@@ -242,12 +241,15 @@ class Worker:
                 circle.missed.discard(run_id)
                 circle.schedule.add(run_id, self._clock.now_ms())
             circle.active -= 1
-            circle.changed.set()
+            circle.tell()
 
     async def _driven(self, committed: Committed, circle: Circle) -> Driven:
         circle.driven += 1
         circle.has_driven = True
         driven = await self._driver.drive(committed, circle.wake)
+        if driven.refused is not None:
+            run_id, error = driven.refused
+            circle.refused[run_id] = error
         if driven.events:
             circle.moved(self._clock.now_ms())
         return driven
@@ -256,13 +258,13 @@ class Worker:
         now_ms = self._clock.now_ms()
         try:
             taken = await self._driver.take(run_id)
-        except StoreError as error:
+        except AWAY as error:
             self._observer.trouble("run_not_taken", "WARNING", {"run_id": run_id, **facts(error)})
             circle.not_before[run_id] = now_ms + round(POLL_S * 1000)
             circle.schedule.add(run_id, circle.not_before[run_id])
             return None
         except Exception as error:
-            # Its definition is missing or not understood here, say. Trying again would not help; the others go on.
+            # It, or its definition, cannot be read or is not there, say. Trying again would not help; the others go on.
             self._observer.trouble("run_not_taken", "ERROR", {"run_id": run_id, **facts(error)})
             circle.refused[run_id] = error
             return None
@@ -282,7 +284,7 @@ class Worker:
         wait_s = POLL_S if next_ms is None else min((next_ms - self._clock.now_ms()) / 1000, POLL_S)
         if wait_s <= 0 and circle.active == 0:
             return
-        changed = circle.changed = anyio.Event()
+        changed = circle.listening()
         async with anyio.create_task_group() as either:
 
             async def ending(wait: Callable[[], object]) -> None:
@@ -322,7 +324,7 @@ class Circle:
         self.refused: dict[str, Exception | None] = {}
         self.missed: set[str] = set()
         self.not_before: dict[str, int] = {}
-        self.changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # while somebody waits for it
 
     def note(self, found: Iterable[tuple[str, int]]) -> None:
         """Put runs on the schedule, but those that were refused."""
@@ -338,7 +340,17 @@ class Circle:
     def wake(self, run_id: str, at_ms: int) -> None:
         """Put a run on the schedule and have the worker look at it."""
         self.add(run_id, at_ms)
-        self.changed.set()
+        self.tell()
+
+    def listening(self) -> anyio.Event:
+        """What `tell` sets from now on."""
+        self._changed = anyio.Event()
+        return self._changed
+
+    def tell(self) -> None:
+        """Have the worker look again: something has ended, or has become claimable."""
+        if self._changed is not None:
+            self._changed.set()
 
     def moved(self, now_ms: int) -> None:
         """An event was taken: patience begins anew. A parent that only looked after its map has not moved."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from engine.core import canonical
 from engine.core.action import EngineCode, Failure
 from engine.core.canonical import Json
 from engine.core.effect import StartMap
 from engine.core.event import ActionFailed, MapFinished
 from engine.core.write import Check, Document, Key, Set, Write
+from engine.runs.reading import read_items, read_tally, sound
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -21,10 +21,9 @@ from engine.runs.records import (
     head_key,
     kept_key,
     map_key,
-    read_tally,
 )
 from engine.runs.runs import Answer, Claim, Committed, Runs
-from engine.runs.transaction import read_heads
+from engine.runs.transaction import heads_under
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
 
@@ -37,7 +36,7 @@ async def tally_of(runs: Runs, head: Head) -> Tally | None:
     snapshot = head.snapshot
     key = map_key(head.run_id, snapshot.state, snapshot.visits[snapshot.state])
     document = (await runs.store.get_many([key]))[key]
-    return None if document is None else read_tally(document)
+    return None if document is None else read_tally(key, sound(key, document))
 
 
 async def collect(runs: Runs, claim: Claim, now_ms: int) -> Committed:
@@ -56,7 +55,7 @@ async def collect(runs: Runs, claim: Claim, now_ms: int) -> Committed:
     def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed | None]:
         head = runs.own(claim, documents)
         found = documents[of]
-        if found is None or read_tally(found).lanes_open == 0:
+        if found is None or read_tally(of, found).lanes_open == 0:
             return [Check(key)], None
         until = runs.rests_until(claim.machine, head, now_ms)
         rested = head._replace(worker=None, begun=False, claimable_at_ms=until, updated_at_ms=now_ms)
@@ -73,17 +72,15 @@ async def _items(runs: Runs, claim: Claim, of: Key, tally: Tally) -> list[Json]:
     snapshot = claim.head.snapshot
     chunks = [chunk_key(of, start) for start in range(0, tally.items, ITEMS_PER_CHUNK)]
     keys: list[str] = []
-    for document in (await runs.store.get_many(chunks)).values():
-        assert document is not None, "chunks are written with the map and never removed"
-        entries: Any = canonical.decode(str(document["items"]))
-        keys.extend(key for key, _ in entries)
+    for chunk, document in (await runs.store.get_many(chunks)).items():
+        keys.extend(entry[0] for entry in read_items(chunk, document))
     items: list[Any] = []
     visit = snapshot.visits[snapshot.state]
     for start in range(0, len(keys), COLLECT_BATCH):
         batch = keys[start : start + COLLECT_BATCH]
         places = [Place(snapshot.run_id, snapshot.state, visit, start + i, key) for i, key in enumerate(batch)]
         heads = [head_key(child_run_id(place)) for place in places]
-        found = await read_heads(runs.store, heads)
+        found = await heads_under(runs.store, heads)
         items.extend(_item(place.key, head) for place, head in zip(places, found, strict=True))
     if tally.kept and isinstance(claim.effect, StartMap):
         kept = await _kept_items(runs, of, tally)
@@ -97,10 +94,8 @@ async def _kept_items(runs: Runs, of: Key, tally: Tally) -> list[Any]:
     items: list[Any] = []
     for start in range(0, tally.kept, ITEMS_PER_CHUNK):
         key = kept_key(of, start)
-        document = (await runs.store.get_many([key]))[key]
-        assert document is not None, "kept items are written with the map and never removed"
-        entries: Any = canonical.decode(str(document["items"]))
-        heads = await read_heads(runs.store, [head_key(run_id) for _, run_id, _ in entries])
+        entries = read_items(key, (await runs.store.get_many([key]))[key])
+        heads = await heads_under(runs.store, [head_key(run_id) for _, run_id, _ in entries])
         items += [_item(entry[0], head) for entry, head in zip(entries, heads, strict=True)]
     return items
 

@@ -5,7 +5,7 @@ which keys they touch, so that a transaction can ask for them.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from engine.core import canonical, event
@@ -25,7 +25,17 @@ from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.core.step import Step, step
 from engine.core.write import Create, Delete, Key, Set, Update, Write
-from engine.runs.records import ITEMS_PER_CHUNK, Entry, Head, Kept, Place, chunk_texts, head_key, parts_of
+from engine.runs.records import (
+    ITEMS_PER_CHUNK,
+    Head,
+    Kept,
+    Place,
+    chunk_texts,
+    entry_writes,
+    head_key,
+    parts_count,
+    parts_of,
+)
 
 MAP_LOOK_MS: Final = 60_000
 """How often a parent looks after its map by itself, should the wake of its last child have been lost."""
@@ -108,9 +118,9 @@ class Commit:
         self.writes: list[Write] = []
         self.woken: list[tuple[str, int]] = []
 
-    def touched(self) -> list[Key]:
-        """Every key that the writes touch."""
-        return [write.key for write in self.writes]
+    def unasked(self, documents: Container[Key]) -> list[Key]:
+        """The keys that the writes touch and that are not among `documents`; to create one, nothing need be read."""
+        return [write.key for write in self.writes if write.key not in documents and not isinstance(write, Create)]
 
     def wake(self, run_id: str) -> None:
         """Make a run at rest claimable at once, also when this very commit writes its head."""
@@ -151,21 +161,23 @@ class Commit:
         if head.inbox or head.leaving:
             # What no state has taken when the run ends is of no use to anybody any more.
             after = after._replace(inbox=() if after.is_final else head.inbox, leaving=head.leaving)
-        self.writes.extend(Delete(key) for key in head.rest)
+        if head.parts > 1:
+            self.writes.extend(Delete(key) for key in head.rest)
         self._record(after, taken, Set)
         return after
 
     def _record(self, head: Head, taken: Sequence[Advanced], write: type[Create | Set]) -> None:
         """The head, with the token by which this commit is known should its fate be unknown, and the entries."""
-        text = taken[-1].snapshot_text
+        text, run_id = taken[-1].snapshot_text, head.snapshot.run_id
         document = head.to_document(text)
         document["token"] = self.token
-        self.writes.append(write(head_key(head.run_id), document))
-        for key, part in zip(head.rest, parts_of(text)[1:], strict=True):
-            self.writes.append(Create(key, {"text": part}))
+        self.writes.append(write(head_key(run_id), document))
+        if head.parts > 1:
+            for key, part in zip(head.rest, parts_of(text)[1:], strict=True):
+                self.writes.append(Create(key, {"text": part}))
         for advanced in taken:
-            entry = Entry(head.run_id, advanced.step.snapshot.seq, head.fence, self.token, advanced.event)
-            self.writes.extend(entry.writes(advanced.event_text))
+            seq = advanced.step.snapshot.seq
+            self.writes += entry_writes(run_id, seq, head.fence, self.token, advanced.event_text)
 
     def _head(
         self,
@@ -188,7 +200,7 @@ class Commit:
             if claimable_at_ms is not None:
                 self.woken.append((snapshot.run_id, claimable_at_ms))
         worker = self.tenure.worker if begins else None
-        parts = len(parts_of(advanced.snapshot_text))
+        parts = parts_count(advanced.snapshot_text)
         return Head(snapshot, fence, worker, claimable_at_ms, begins, created_at_ms, self.now_ms, root, place, parts)
 
 
@@ -244,9 +256,10 @@ def holds_secret(secrets: Secrets, write: Write) -> bool:
 def _unwritable(advanced: Advanced, secrets: Secrets) -> Failure | None:
     """Why the step's documents cannot be written."""
     text, entry = advanced.snapshot_text, advanced.event_text
-    if _is_longer(text, CONTEXT_BYTES_MAX):
+    # Most have so few characters that their bytes need not be counted.
+    if len(text) * 4 > CONTEXT_BYTES_MAX and len(text.encode()) > CONTEXT_BYTES_MAX:
         return Failure(EngineCode.CONTEXT_TOO_LARGE, f"the snapshot would have more than {CONTEXT_BYTES_MAX} bytes")
-    if _is_longer(entry, EVENT_BYTES_MAX):
+    if len(entry) * 4 > EVENT_BYTES_MAX and len(entry.encode()) > EVENT_BYTES_MAX:
         message = f"the event {event.tag(advanced.event)} would have more than {EVENT_BYTES_MAX} bytes"
         return Failure(EngineCode.CONTEXT_TOO_LARGE, message)
     if secrets.found_in(text) or secrets.found_in(entry):
@@ -268,11 +281,6 @@ def _unwritable_map(effect: StartMap, secrets: Secrets) -> Failure | None:
     if size > MAP_INPUTS_BYTES_MAX:
         return Failure(EngineCode.MAP_INVALID, f"the inputs of a map's items are over {MAP_INPUTS_BYTES_MAX} bytes")
     return None
-
-
-def _is_longer(text: str, bytes_max: int) -> bool:
-    """Whether a text has more bytes; most have so few characters that they need not be counted."""
-    return len(text) * 4 > bytes_max and len(text.encode()) > bytes_max
 
 
 def _fits(text: str) -> bool:

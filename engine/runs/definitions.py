@@ -10,8 +10,10 @@ from engine.core import canonical
 from engine.core.canonical import Json
 from engine.core.machine import Machine
 from engine.core.secret import Secrets
+from engine.core.snapshot import Snapshot
 from engine.core.write import Check, Create
 from engine.errors import InvalidRequestError
+from engine.runs.reading import MALFORMED, unreadable, unreadable_head
 from engine.runs.records import definition_key
 from engine.runs.transaction import Transactions
 from engine.store.port import Store
@@ -59,8 +61,19 @@ class Definitions:
         )
         self._stored[machine.digest] = len(secrets)
 
+    async def of(self, snapshot: Snapshot) -> Machine:
+        """The machine that a run began with. Raises as `machine`, and for a run in a state that it does not have."""
+        machine = await self.machine(snapshot.digest)
+        if snapshot.state and snapshot.state not in machine.states:
+            raise unreadable_head(snapshot.run_id, f"snapshot.state is no state of {machine.name}")
+        return machine
+
     async def machine(self, digest: str) -> Machine:
-        """The machine with a digest. Raises `InvalidRequestError` when the store does not hold it."""
+        """The machine with a digest.
+
+        Raises `InvalidRequestError` when the store does not hold it, `DocumentUnreadableError` when what it holds is
+        no definition.
+        """
         known = self._compiler.get(digest)
         if known is not None:
             return known
@@ -71,9 +84,12 @@ class Definitions:
                 f"the definition {digest[:12]} is not in the store.",
                 remedy="A run needs the definition that it began with; restore the collection `definitions`.",
             )
-        children = {name: await self.machine(inner) for name, inner in document["children"].items()}
-        source: Any = canonical.decode(document["source"])
-        machine = self._compiler.rebuild(source, children, document["file"])
+        try:
+            children = {name: await self.machine(inner) for name, inner in document["children"].items()}
+            source: Any = canonical.decode(document["source"])
+            machine = self._compiler.rebuild(source, children, document["file"])
+        except MALFORMED as error:
+            raise unreadable(key, document, (), error) from error
         if machine.digest != digest:
             raise InvalidRequestError(
                 f"the definition {digest[:12]} in the store is not the one that its runs began with.",

@@ -205,7 +205,7 @@ async def _machine_of(runs: Runs, run_id: str) -> Machine:
     head = await runs.get(run_id)
     if head is None:
         raise unknown(run_id)
-    return await runs.definitions.machine(head.snapshot.digest)
+    return await runs.definitions.of(head.snapshot)
 
 
 def _head(documents: Documents, run_id: str) -> Head:

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from engine.core import canonical
 from engine.core.write import Document, Key
-from engine.runs.records import ITEMS_PER_CHUNK, Place, Tally, child_run_id, chunk_key, entry_key, head_key
+from engine.runs.reading import read_items
+from engine.runs.records import ITEMS_PER_CHUNK, Place, Tally, chunk_key, head_key
 from engine.runs.transaction import MoreKeys
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
@@ -53,11 +53,6 @@ class KnownMaps:
         keys = [of]
         if following >= shape.items or shape.has_quorum:
             keys.append(head_key(place.parent))
-        chunk = self._chunks.get(chunk_key(of, following)) if following < shape.items else None
-        if chunk is not None:
-            key, _ = chunk[following % ITEMS_PER_CHUNK]
-            run_id = child_run_id(place._replace(number=following, key=key))
-            keys += [head_key(run_id), entry_key(run_id, 1)]
         return keys
 
     def item(self, of: Key, index: int, documents: Documents) -> Item:
@@ -67,10 +62,7 @@ class KnownMaps:
         if chunk is None:
             if wanted not in documents:
                 raise MoreKeys([wanted])
-            document = documents[wanted]
-            assert document is not None, "chunks are written with the map and never removed"
-            entries: Any = canonical.decode(str(document["items"]))
-            chunk = self._chunks[wanted] = entries
+            chunk = self._chunks[wanted] = read_items(wanted, documents[wanted])
             while len(self._chunks) > CHUNKS_KNOWN_MAX:
                 self._chunks.popitem(last=False)
         key, value = chunk[index % ITEMS_PER_CHUNK]

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from engine.core import canonical
 from engine.core.effect import StopMap
-from engine.core.snapshot import Status
 from engine.core.write import Key, Set, Write
 from engine.runs.deliver import CANCELLED_WITH_MAP, cancel_unfinished
+from engine.runs.reading import read_items, read_status, read_tally, sound
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -24,7 +23,6 @@ from engine.runs.records import (
     chunk_key,
     head_key,
     map_key,
-    read_tally,
 )
 from engine.runs.runs import Claim, Committed, Runs
 from engine.runs.transaction import Documents
@@ -42,7 +40,7 @@ async def leave_map(runs: Runs, claim: Claim, left: StopMap) -> Committed:
     found = (await runs.store.get_many([of]))[of]
     woken: list[tuple[str, int]] = []
     if found is not None:
-        unfinished = await _unfinished(runs, claim.head, left, of, read_tally(found))
+        unfinished = await _unfinished(runs, claim.head, left, of, read_tally(of, sound(of, found)))
         for start in range(0, len(unfinished), TOLD_BATCH):
             batch = unfinished[start : start + TOLD_BATCH]
             woken += await cancel_unfinished(runs, batch, CANCELLED_WITH_MAP)
@@ -85,7 +83,7 @@ async def _unfinished(runs: Runs, parent: Head, left: StopMap, of: Key, tally: T
             document = documents[key]
             if document is None:
                 open_lanes.discard(number % tally.lanes)
-            elif not Status(document["status"]).is_final:
+            elif not read_status(key, document).is_final:
                 found.append(key.id)
         if not open_lanes:
             break
@@ -99,8 +97,5 @@ async def item_entries(runs: Runs, of: Key, start: int, end: int) -> Sequence[An
     documents = await runs.store.get_many(chunks)
     entries: list[Any] = []
     for chunk in chunks:
-        document = documents[chunk]
-        assert document is not None, "chunks are written with the map and never removed"
-        found: Any = canonical.decode(str(document["items"]))
-        entries += found
+        entries += read_items(chunk, documents[chunk])
     return entries[start - firsts.start : end - firsts.start]

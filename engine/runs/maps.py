@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.core import canonical
 from engine.core.action import EngineCode, Failure
-from engine.core.effect import StartMap, StopMap
+from engine.core.effect import Effect, StartMap, StopMap
 from engine.core.event import RunStarted, StepRefused
 from engine.core.machine import Machine
 from engine.core.snapshot import Status, empty
@@ -22,6 +22,7 @@ from engine.core.write import Check, Create, Document, Key, Set, Update
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
 from engine.runs.known_maps import KnownMaps
+from engine.runs.reading import read_tally
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -34,7 +35,6 @@ from engine.runs.records import (
     head_key,
     kept_key,
     map_key,
-    read_tally,
     tally_document,
 )
 from engine.runs.transaction import MoreKeys
@@ -89,7 +89,10 @@ def _without_kept(effect: StartMap, known: Mapping[str, Kept]) -> tuple[StartMap
 
 def still_open(run_id: str, taken: Advanced, documents: Documents) -> tuple[StopMap, ...]:
     """The maps that a step leaves while children of theirs are under way."""
-    left = [effect for effect in taken.step.effects if isinstance(effect, StopMap)]
+    effects = taken.step.effects
+    if len(effects) == 1:  # a map that is left stands before what the run asks for next
+        return ()
+    left = [effect for effect in effects if isinstance(effect, StopMap)]
     if not left:
         return ()
     keys = {effect: map_key(run_id, effect.state, effect.visit) for effect in left}
@@ -97,7 +100,9 @@ def still_open(run_id: str, taken: Advanced, documents: Documents) -> tuple[Stop
     if missing:
         raise MoreKeys(missing)
     found = {effect: documents[key] for effect, key in keys.items()}
-    return tuple(effect for effect, document in found.items() if document and read_tally(document).lanes_open)
+    return tuple(
+        effect for effect, document in found.items() if document and read_tally(keys[effect], document).lanes_open
+    )
 
 
 def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) -> None:
@@ -111,30 +116,31 @@ def leave(commit: Commit, run_id: str, effect: StopMap, documents: Documents) ->
 
 def after_child(
     commit: Commit, ended: Head, child: Machine, known: KnownMaps, documents: Documents, *, own: bool
-) -> Head | None:
-    """What the end of one child writes; answers the lane's next child when this worker goes on with it."""
+) -> tuple[Head, Effect] | None:
+    """What the end of one child writes; answers the lane's next child, with what it asks for, when this worker goes on
+    with it."""
     place = ended.place
     assert place is not None
     document = documents[place.map_key]
     if document is None:
         return None
-    tally = read_tally(document)
+    tally = read_tally(place.map_key, document)
     known.learn(place.map_key, tally)
     before = tally
     if tally.min_success is not None:
         tally = _counted(tally, ended)
     following = place.number + tally.lanes
     tally = tally._replace(lanes_open=tally.lanes_open - 1)
-    head = None
+    next_child = None
     if following < tally.items and not tally.is_stopped:
         of = place.map_key
         items = partial(known.item, of, documents=documents)
-        tally, head = _start_from(commit, child, place._replace(number=following), tally, items, own=own)
+        tally, next_child = _start_from(commit, child, place._replace(number=following), tally, items, own=own)
     if tally.lanes_open == 0 and not tally.is_left:
         _wake_parent(commit, place, documents)
     # Also when nothing changed: that the next item may begin rests on the map not having been left.
     commit.writes.append(Set(place.map_key, tally_document(tally)) if tally != before else Check(place.map_key))
-    return head
+    return next_child
 
 
 def _wake_parent(commit: Commit, place: Place, documents: Documents) -> None:
@@ -159,22 +165,24 @@ def _counted(tally: Tally, ended: Head) -> Tally:
 
 def _start_from(
     commit: Commit, child: Machine, place: Place, tally: Tally, items: Callable[[int], Any], *, own: bool
-) -> tuple[Tally, Head | None]:
+) -> tuple[Tally, tuple[Head, Effect] | None]:
     """Start the lane's item at `place.number`, and the ones after it while they end where they begin."""
     index = place.number
     while index < tally.items and not tally.is_stopped:
         key, value = items(index)
-        head = start_child(commit, child, place._replace(number=index, key=key), tally.root, value, own=own)
+        head, effect = start_child(commit, child, place._replace(number=index, key=key), tally.root, value, own=own)
         if not head.is_final:
-            return tally._replace(lanes_open=tally.lanes_open + 1), head if own and head.begun else None
+            return tally._replace(lanes_open=tally.lanes_open + 1), (head, effect) if own and head.begun else None
         if tally.min_success is not None:
             tally = _counted(tally, head)
         index += tally.lanes
     return tally, None
 
 
-def start_child(commit: Commit, child: Machine, place: Place, root: str, value: Any, *, own: bool) -> Head:
-    """Record one child run with its first step."""
+def start_child(
+    commit: Commit, child: Machine, place: Place, root: str, value: Any, *, own: bool
+) -> tuple[Head, Effect]:
+    """Record one child run with its first step; answers what it asks for as well."""
     run_id = child_run_id(place)
     snapshot = empty(run_id, child.name, child.version, child.digest)
     problem = input_problem(child, value)
@@ -185,7 +193,7 @@ def start_child(commit: Commit, child: Machine, place: Place, root: str, value: 
         first = advance(child, snapshot, StepRefused(commit.now_ms, failure), commit.secrets)
     head = commit.create([first], place, root, own=own)
     record_effects(commit, head, child, [first], {})
-    return head
+    return head, first.effect
 
 
 def record_effects(

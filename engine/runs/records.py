@@ -16,7 +16,7 @@ Snapshots, entries and items are canonical JSON in one text field, since a docum
 order of a map nor a list in a list; what is queried stands beside them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -47,6 +47,9 @@ INDEXES: Final = (
 """What the queries of this package need of a store. A journal is read by its keys, and needs none."""
 
 ITEMS_PER_CHUNK: Final = 100
+
+PARTS_MAX: Final = 1_000
+"""Documents of one text. The bounds of a snapshot and of an event let none have more than some twenty."""
 
 PART_CHARACTERS: Final = DOCUMENT_BYTES_MAX // 5
 """Of a text, in one document: a character takes four bytes at the most, and escaped quotes count twice."""
@@ -124,7 +127,6 @@ class Head(NamedTuple):
         """The document; `snapshot` is canonical JSON text, and may be given by who has encoded it already."""
         snapshot = self.snapshot
         text = snapshot.encode() if snapshot_text is None else snapshot_text
-        more = {} if self.parts == 1 else {"parts": self.parts}
         document: dict[str, Any] = {
             "run_id": snapshot.run_id,
             "machine": snapshot.machine,
@@ -144,8 +146,9 @@ class Head(NamedTuple):
             "is_root": self.place is None,
             "place": None if self.place is None else self.place._asdict(),
             "snapshot": text[:PART_CHARACTERS],
-            **more,
         }
+        if self.parts > 1:
+            document["parts"] = self.parts
         if self.inbox:
             document["inbox"] = inbox_document(self.inbox)
         if self.leaving:
@@ -183,36 +186,35 @@ class Entry(NamedTuple):
     token: str
     event: Event
 
-    def writes(self, text: str | None = None) -> Iterator[Create]:
-        """What records the entry: `text` is its event as canonical JSON, given by who has encoded it already."""
-        text = self.text() if text is None else text
-        document: dict[str, Any] = {"run_id": self.run_id, "seq": self.seq, "fence": self.fence, "token": self.token}
-        key = entry_key(self.run_id, self.seq)
-        parts = parts_of(text)
-        if len(parts) == 1:
-            yield Create(key, {**document, "entry": text})
-            return
-        yield Create(key, {**document, "entry": parts[0], "parts": len(parts)})
-        for rest, part in zip(_rest(JOURNAL_PARTS, key.id, len(parts)), parts[1:], strict=True):
-            yield Create(rest, {"text": part})
-
-    def text(self) -> str:
-        """The event as canonical JSON."""
-        return canonical.encode_plain(event.to_json(self.event))
-
     @classmethod
     def read(cls, document: Document, rest: Sequence[Document | None] = ()) -> "Entry":
-        """The inverse of `writes`; `rest` are the documents under `rest_of`."""
+        """The inverse of `entry_writes`; `rest` are the documents under `rest_of`."""
         fields: Any = document
         text = "".join((fields["entry"], *_texts(rest)))
-        taken = event.from_json(canonical.decode(text))  # type: ignore[arg-type]  # an object, by `writes`
+        taken = event.from_json(canonical.decode(text))  # type: ignore[arg-type]  # an object, by `entry_writes`
         return cls(fields["run_id"], fields["seq"], fields["fence"], fields["token"], taken)
+
+
+def entry_writes(run_id: str, seq: int, fence: int, token: str, text: str) -> list[Create]:
+    """What records an entry; `text` is its event as canonical JSON."""
+    key = entry_key(run_id, seq)
+    document: dict[str, Any] = {"run_id": run_id, "seq": seq, "fence": fence, "token": token, "entry": text}
+    count = parts_count(text)
+    if count == 1:
+        return [Create(key, document)]
+    parts = parts_of(text)
+    first = Create(key, {**document, "entry": parts[0], "parts": count})
+    rest = zip(_rest(JOURNAL_PARTS, key.id, count), parts[1:], strict=True)
+    return [first, *(Create(part_key, {"text": part}) for part_key, part in rest)]
+
+
+def parts_count(text: str) -> int:
+    """How many documents it takes to hold a canonical text."""
+    return -(-len(text) // PART_CHARACTERS)
 
 
 def parts_of(text: str) -> list[str]:
     """A canonical text in pieces, each of which one document holds."""
-    if len(text) <= PART_CHARACTERS:
-        return [text]
     return [text[start : start + PART_CHARACTERS] for start in range(0, len(text), PART_CHARACTERS)]
 
 
@@ -256,9 +258,12 @@ def rest_of(key: Key, document: Document) -> list[Key]:
     fields: Any = document
     if "parts" not in fields:
         return []
+    parts = fields["parts"]
+    if parts > PARTS_MAX:
+        raise ValueError("more parts than any text has")
     if key.collection == JOURNAL:
-        return _rest(JOURNAL_PARTS, key.id, fields.get("parts", 1))
-    return _rest(SNAPSHOT_PARTS, f"{key.id}~{fields['seq']:08d}", fields.get("parts", 1))
+        return _rest(JOURNAL_PARTS, key.id, parts)
+    return _rest(SNAPSHOT_PARTS, f"{key.id}~{fields['seq']:08d}", parts)
 
 
 def _rest(collection: str, whole: str, parts: int) -> list[Key]:
@@ -267,7 +272,8 @@ def _rest(collection: str, whole: str, parts: int) -> list[Key]:
 
 def _texts(rest: Sequence[Document | None]) -> Iterator[str]:
     for document in rest:
-        assert document is not None, "parts are written with what they are parts of"
+        if document is None:
+            raise LookupError("a part is missing")  # parts are written with what they are parts of
         yield str(document["text"])
 
 
@@ -282,7 +288,9 @@ def inbox_document(inbox: Iterable[Message]) -> list[dict[str, Any]]:
 
 def read_inbox(document: Document) -> tuple[Message, ...]:
     """What waits in a head; most hold no such field."""
-    waiting: Any = document.get("inbox") or ()
+    waiting: Any = document.get("inbox")
+    if not waiting:
+        return ()
     return tuple(
         _MESSAGES[message["kind"]](**{name: value for name, value in message.items() if name != "kind"})
         for message in waiting
@@ -356,7 +364,3 @@ def _bounded(text: str) -> str:
 
 def tally_document(tally: Tally) -> dict[str, Any]:
     return tally._asdict()
-
-
-def read_tally(document: Mapping[str, Any]) -> Tally:
-    return Tally(**document)

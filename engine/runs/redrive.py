@@ -25,6 +25,7 @@ from engine.runs import maps
 from engine.runs.commit import Commit, advance
 from engine.runs.deliver import unknown
 from engine.runs.leaving import READ_BATCH, item_entries
+from engine.runs.reading import read_items, read_status, read_tally, sound
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     RUNS,
@@ -37,7 +38,6 @@ from engine.runs.records import (
     head_key,
     kept_key,
     map_key,
-    read_tally,
     run_key_key,
 )
 from engine.runs.replay import Replayed, replayed
@@ -65,7 +65,7 @@ async def redrive(runs: Runs, run_id: str, first_of: FirstOf, from_state: str | 
     if head is None:
         raise unknown(run_id)
     _expect_redrivable(head)
-    machine = await runs.definitions.machine(head.snapshot.digest)
+    machine = await runs.definitions.of(head.snapshot)
     if await runs.claimable_of(head.root, END_OF_TIME_MS, 1):
         raise IllegalEventError(
             f"items of the maps of run {run_id} are still under way.",
@@ -219,12 +219,11 @@ async def _kept(runs: Runs, head: Head, machine: Machine, state: str) -> Mapping
     document = (await runs.store.get_many([of]))[of]
     if document is None:
         return {}
-    tally = read_tally(document)
+    tally = read_tally(of, sound(of, document))
     kept: dict[str, Kept] = {}
     for start in range(0, tally.kept, ITEMS_PER_CHUNK):
         key = kept_key(of, start)
-        earlier: Any = (await runs.store.get_many([key]))[key]
-        stood: Any = canonical.decode(earlier["items"])
+        stood = read_items(key, (await runs.store.get_many([key]))[key])
         kept |= {name: Kept(run_id, digest) for name, run_id, digest in stood}
     for start in range(0, tally.items, READ_BATCH):
         entries = await item_entries(runs, of, start, min(start + READ_BATCH, tally.items))
@@ -233,7 +232,7 @@ async def _kept(runs: Runs, head: Head, machine: Machine, state: str) -> Mapping
         found = await runs.store.get_many([head_key(run_id) for run_id in run_ids])
         for place, entry, run_id in zip(places, entries, run_ids, strict=True):
             child = found[head_key(run_id)]
-            if child is not None and child["status"] == Status.SUCCEEDED.value:
+            if child is not None and read_status(head_key(run_id), child) is Status.SUCCEEDED:
                 kept[place.key] = Kept(run_id, canonical.digest(canonical.encode(entry[1])))
     return kept
 
@@ -278,7 +277,7 @@ class _Redriving:
         after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1)
         maps.record_effects(commit, after, machine, [advanced], documents)
         commit.writes.extend((*writes, *guards))
-        missing = [key for key in commit.touched() if key not in documents]
+        missing = commit.unasked(documents)
         if missing:
             raise MoreKeys(missing)
         goes_on = Claim(after, machine, advanced.effect) if after.begun else None

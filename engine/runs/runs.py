@@ -16,18 +16,17 @@ from engine.core.secret import Secrets
 from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, LeaseLostError, WriteRefusedError
-from engine.runs import inbox, maps
+from engine.runs import inbox, listing, maps
 from engine.runs.commit import Advanced, Commit, Tenure, advance, holds_secret, resting_until
 from engine.runs.definitions import Definitions
 from engine.runs.known_maps import KnownMaps
-from engine.runs.records import RUNS, Entry, Head, entry_key, head_key, read_inbox, rest_of
+from engine.runs.listing import Listed
+from engine.runs.reading import MALFORMED
+from engine.runs.records import RUNS, Entry, Head, head_key, read_inbox
 from engine.runs.transaction import Documents, MoreKeys, Transactions, head_in, read_heads
 from engine.store.port import Order, Store, Where
 
 DecideAction: TypeAlias = Callable[[Documents, int], Decision]
-
-JOURNAL_BATCH: Final = 200
-"""Journal entries read at once: bounds the size of one request."""
 
 
 class Claim(NamedTuple):
@@ -104,29 +103,16 @@ class Runs:
     # Reading
 
     async def get(self, run_id: str) -> Head | None:
-        """The head of a run as last committed."""
-        return (await read_heads(self.store, [head_key(run_id)]))[0]
+        """The head of a run as last committed. Raises `DocumentUnreadableError`, as all that reads runs here does."""
+        return (await read_heads(self.store, [head_key(run_id)], is_strict=True))[0]
 
     async def journal(self, run_id: str, after: int = 0) -> list[Entry]:
         """The entries of a run after the `after`-th, first to last; none for a run that does not exist."""
-        key = head_key(run_id)
-        head: Any = (await self.store.get_many([key]))[key]
-        keys = [entry_key(run_id, seq) for seq in range(after + 1, 1 if head is None else head["seq"] + 1)]
-        entries: list[Entry] = []
-        for start in range(0, len(keys), JOURNAL_BATCH):
-            batch = keys[start : start + JOURNAL_BATCH]
-            found: Any = await self.store.get_many(batch)
-            rest = {entry: rest_of(entry, found[entry]) for entry in batch}
-            parts = await self.store.get_many([part for one in rest.values() for part in one])
-            entries += [Entry.read(found[entry], [parts[part] for part in rest[entry]]) for entry in batch]
-        return entries
+        return await listing.journal(self.store, run_id, after)
 
-    async def newest(self, limit: int) -> list[Head]:
-        """The runs that were created last, newest first; children of maps are not among them."""
-        where = [Where("is_root", "==", True)]
-        found = await self.store.query(RUNS, where, [Order("created_at_ms", descending=True)], limit)
-        heads = await read_heads(self.store, [key for key, _ in found])
-        return [head for head in heads if head is not None]
+    async def newest(self, limit: int) -> list[Listed]:
+        """The runs that were created last, newest first, each as its head or as the error that reading it met."""
+        return await listing.newest(self.store, limit)
 
     async def claimable(self, now_ms: int, limit: int) -> list[tuple[str, int]]:
         """Runs that are due or abandoned at `now_ms`, longest first, each with its instant."""
@@ -144,7 +130,7 @@ class Runs:
         """A worker that holds one run of a family under a living lease: its parent, or an item of its maps."""
         where = [Where("root", "==", root), Where("claimable_at_ms", ">", now_ms)]
         for _, document in await self.store.query(RUNS, where, [Order("claimable_at_ms")]):
-            if document["worker"] is not None:
+            if document.get("worker") is not None:
                 return str(document["worker"])
         return None
 
@@ -155,15 +141,21 @@ class Runs:
 
         Raises `InvalidRequestError` for a run that does not exist.
         """
-        head = await self.get(run_id)
+        try:
+            return await self._claimed(run_id)
+        except MALFORMED:
+            await self.get(run_id)  # says so, where it was the head that is not as it should be
+            raise
+
+    async def _claimed(self, run_id: str) -> Committed | Held:
+        (head,) = await read_heads(self.store, [head_key(run_id)])
         if head is None:
             raise InvalidRequestError(f"there is no run {run_id!r}.", remedy="See `detent runs list`.")
         if head.has_ended:
             return Held(head)
-        machine = await self.definitions.machine(head.snapshot.digest)
-        keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
-        operation = ("claim", run_id)
-        taken: Committed | Held = await self.transact(keys, self._claiming(run_id, machine), operation=operation)
+        machine = await self.definitions.of(head.snapshot)
+        decide = self._claiming(run_id, machine)
+        taken: Committed | Held = await self.transact([head_key(run_id)], decide, operation=("claim", run_id))
         return taken
 
     def _claiming(self, run_id: str, machine: Machine) -> Callable[[Documents, int, str], tuple[list[Write], Any]]:
@@ -333,7 +325,7 @@ class Runs:
             commit = Commit(now_ms, token, self.tenure(), self.secrets)
             return self._written(commit, head, claim.machine, *taken(documents, now_ms), documents)
 
-        wanted = [head_key(run_id), entry_key(run_id, seq + 1), *keys]
+        wanted = [head_key(run_id), *keys]
         operation = ("step", run_id, claim.head.fence, seq)
         committed: Committed = await self.transact(wanted, decide, operation=operation)
         return committed
@@ -363,7 +355,7 @@ class Runs:
         happened = advanced.event is answer.event
         if happened and answer.writes:
             commit.writes.extend(answer.writes)
-        missing = [key for key in commit.touched() if key not in documents]
+        missing = commit.unasked(documents)
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken
@@ -374,8 +366,11 @@ class Runs:
         assert ended.place is not None
         if ended.place.map_key not in documents:
             raise MoreKeys([ended.place.map_key])
-        head = maps.after_child(commit, ended, machine, self.known, documents, own=True)
-        return None if head is None else Claim(head, machine, pending(machine, head.snapshot))
+        found = maps.after_child(commit, ended, machine, self.known, documents, own=True)
+        if found is None:
+            return None
+        head, effect = found
+        return Claim(head, machine, effect)
 
     # Transactions
 
@@ -394,6 +389,6 @@ class Runs:
 
 
 def _instant(document: Document) -> int:
-    value = document["claimable_at_ms"]
-    assert isinstance(value, int)
-    return value
+    """When a found run may be claimed; one that cannot be read may be now, so that whoever takes it says so."""
+    value = document.get("claimable_at_ms")
+    return int(value) if isinstance(value, (int, float)) else 0

@@ -25,7 +25,8 @@ from engine.errors import ExpressionError, InvalidRequestError
 from engine.runs import maps
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
-from engine.runs.records import SNAPSHOT_PARTS, Head, entry_key, head_key, keyed_run_id, run_key_key
+from engine.runs.reading import MALFORMED, expect_readable
+from engine.runs.records import SNAPSHOT_PARTS, Head, head_key, keyed_run_id, run_key_key
 from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
 from engine.runs.transaction import MoreKeys, head_in
 
@@ -90,13 +91,14 @@ async def start(
         value = canonical.plain(value, "input")
     except ValueError as error:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {error}.", remedy="Give JSON.") from None
-    if "\\u0000" in canonical.encode(value):  # CEL cuts a text there, and another step would be taken for this one
+    text = canonical.encode(value)
+    if "\\u0000" in text:  # CEL cuts a text there, and another step would be taken for this one
         raise InvalidRequestError(f"{machine.name} cannot take this input: it holds a NUL character.")
     problem = input_problem(machine, value)
     if problem is not None:
         raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct the input.")
     await runs.definitions.keep(machine, runs.secrets)
-    starting = _Starting(runs, machine, value, first)
+    starting = _Starting(runs, machine, value, text, first)
     if machine.key is not None:
         if run_id is not None:
             raise InvalidRequestError(
@@ -118,16 +120,22 @@ async def standing(
     Nothing is written or checked, so it may be out of date when it is there. `known` are documents that the caller
     has just read. Raises `InvalidRequestError` for a key that cannot be one.
     """
-    starting = _Starting(runs, machine, canonical.plain(value, "input"), first)
+    value = canonical.plain(value, "input")
+    starting = _Starting(runs, machine, value, canonical.encode(value), first)
     documents = dict(known)
+    torn: Sequence[Key] = ()
     while True:
         try:
             return starting.keyed(documents, now_ms, "")[1].existing
         except MoreKeys as more:
             found = await runs.store.get_many(more.keys)
-            # A part that is gone: the run has taken a step since its head was read.
+            # A part that is gone: the run has taken a step since its head was read, or, the second time, it is lost.
             is_torn = any(key.collection == SNAPSHOT_PARTS and found[key] is None for key in more.keys)
-            documents = dict(known) if is_torn else documents | found
+            documents = dict(known) if is_torn and more.keys != torn else documents | found
+            torn = more.keys if is_torn else torn
+        except MALFORMED as error:
+            expect_readable(documents, error)
+            raise
 
 
 def _clashes(run_id: str) -> str:
@@ -155,7 +163,7 @@ async def _named(runs: Runs, starting: "_Starting", run_id: str) -> Started:
     def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Started]:
         head = head_in(documents, key)
         if head is not None:
-            same = canonical.encode(head.snapshot.input) == canonical.encode(starting.value)
+            same = canonical.encode(head.snapshot.input) == starting.text
             if head.snapshot.machine != starting.machine.name or not same:
                 raise InvalidRequestError(
                     f"the run {run_id!r} exists with another machine or another input.", remedy="Choose another run id."
@@ -163,18 +171,19 @@ async def _named(runs: Runs, starting: "_Starting", run_id: str) -> Started:
             return [Check(key)], Started(head.snapshot, existing=head)
         return starting.created(documents, now_ms, token, starting.begun(documents, run_id, None, now_ms, act=False))
 
-    found: Started = await runs.transact([key, entry_key(run_id, 1)], decide, operation=("start", run_id))
+    found: Started = await runs.transact([key], decide, operation=("start", run_id))
     return found
 
 
 class _Starting:
     """One start: pure over the documents of its transaction."""
 
-    def __init__(self, runs: Runs, machine: Machine, value: Any, first: FirstAction) -> None:
+    def __init__(self, runs: Runs, machine: Machine, value: Any, text: str, first: FirstAction) -> None:
         self.runs = runs
         self.machine = machine
         self.value = value
-        self.operation = ("start", machine.digest, canonical.encode(value))
+        self.text = text  # of the value, as canonical JSON
+        self.operation = ("start", machine.digest, text)
         self.first = first
         self.has_decided = False
         self.failure: Failure | None = None  # what the first action's refused writes made of it
@@ -259,7 +268,7 @@ class _Starting:
         head = commit.create(begun.taken, None, snapshot.run_id, own=True)
         maps.record_effects(commit, head, self.machine, begun.taken, documents)
         commit.writes.extend(begun.writes)
-        _need(documents, commit.touched())
+        _need(documents, commit.unasked(documents))
         claim = Claim(head, self.machine, begun.taken[-1].effect) if head.begun else None
         event = begun.taken[-1].event
         committed = Committed(head, claim, tuple(commit.woken), begun.branches, event, begun.remarks)

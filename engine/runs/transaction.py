@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from engine.core.write import Document, Key, Write
 from engine.errors import CommitUncertainError, StoreUnavailableError
-from engine.runs.records import JOURNAL, RUNS, Head, head_key, rest_of
+from engine.runs.reading import MALFORMED, expect_readable, read_head, read_rest, sound
+from engine.runs.records import JOURNAL, RUNS, Head, head_key
 from engine.store.port import Store
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
@@ -43,40 +44,63 @@ def head_in(documents: Documents, key: Key) -> Head | None:
     document = documents[key]
     if document is None:
         return None
-    rest = rest_of(key, document)
+    rest = read_rest(key, document)
     if missing := [part for part in rest if part not in documents]:
         raise MoreKeys(missing)
-    return Head.read(document, [documents[part] for part in rest])
+    return read_head(key, document, [documents[part] for part in rest])
 
 
 async def stored_snapshot(store: Store, run_id: str) -> tuple[Head, str] | None:
-    """A run's head, and the text of its snapshot just as it is stored."""
+    """A run's head, and the text of its snapshot just as it is stored. Raises `DocumentUnreadableError`."""
     key = head_key(run_id)
-    while True:
-        document = (await store.get_many([key]))[key]
+    documents, rest = await _with_rest(store, [key])
+    document: Any = documents[key]
+    if document is None:
+        return None
+    parts: list[Any] = [documents[part] for part in rest[key]]
+    sound(key, document, parts)
+    return read_head(key, document, parts), "".join((document["snapshot"], *(part["text"] for part in parts)))
+
+
+async def read_heads(store: Store, keys: Sequence[Key], *, is_strict: bool = False) -> list[Head | None]:
+    """The heads under keys, each as last committed. Raises `DocumentUnreadableError`.
+
+    `is_strict`: also for what could be read, and has a field of another type than it should.
+    """
+    return list(await heads_under(store, keys, is_strict=is_strict))
+
+
+async def heads_under(store: Store, keys: Sequence[Key], *, is_strict: bool = False) -> Iterator[Head | None]:
+    """As `read_heads`; each is made when it is its turn, for one who keeps little of many."""
+    documents, rest = await _with_rest(store, keys)
+
+    def head(key: Key) -> Head | None:
+        document = documents[key]
         if document is None:
             return None
-        rest = rest_of(key, document)
-        parts: Any = await store.get_many(rest)
-        if all(parts[part] is not None for part in rest):  # else the run has taken a step between the two reads
-            texts = [str(parts[part]["text"]) for part in rest]
-            return Head.read(document, [parts[part] for part in rest]), "".join((str(document["snapshot"]), *texts))
+        parts = [documents[part] for part in rest[key]]
+        return read_head(key, sound(key, document, parts) if is_strict else document, parts)
+
+    return map(head, keys)
 
 
-async def read_heads(store: Store, keys: Sequence[Key]) -> list[Head | None]:
-    """The heads under keys, each as last committed."""
+async def _with_rest(store: Store, keys: Sequence[Key]) -> tuple[dict[Key, Document | None], dict[Key, list[Key]]]:
+    """The documents under keys, with those that hold the rest of their snapshots; and which of them these are.
+
+    A part that is not there means that the run has taken a step between the two reads, or, when it has not, that
+    the part is lost.
+    """
+    before: dict[Key, Document | None] | None = None
     while True:
         found = await store.get_many(keys)
-        rest = {key: rest_of(key, document) for key, document in found.items() if document is not None}
+        rest = {key: read_rest(key, document) for key, document in found.items() if document is not None}
         wanted = [part for parts in rest.values() for part in parts]
-        parts = await store.get_many(wanted) if wanted else {}
-        if all(parts[part] is not None for part in wanted):  # else the run has taken a step between the two reads
-            heads = {
-                key: Head.read(document, [parts[part] for part in rest[key]])
-                for key, document in found.items()
-                if document is not None
-            }
-            return [heads.get(key) for key in keys]
+        if not wanted:
+            return found, rest
+        parts = await store.get_many(wanted)
+        if found == before or all(parts[part] is not None for part in wanted):
+            return found | parts, rest
+        before = found
 
 
 class Transactions:
@@ -84,13 +108,15 @@ class Transactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tokens = (f"{os.urandom(8).hex()}.{number}" for number in itertools.count())
+        prefix = os.urandom(8).hex()
+        self._tokens = (f"{prefix}.{number}" for number in itertools.count())
         self._unsettled: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 
     async def transact(self, keys: Iterable[Key], decide: Decide, *, operation: Hashable = None) -> Any:
         """Make one transaction; `operation` names what it is for, so that the same one can be settled by a later call.
 
-        Raises what the store and the decide raise; `CommitUncertainError` when the fate stays unknown.
+        Raises what the store and the decide raise; `CommitUncertainError` when the fate stays unknown, and
+        `DocumentUnreadableError` where the decide failed for a document that is not as it should be.
         """
         wanted = list(dict.fromkeys(keys))
         # Only this operation's own tokens are looked for: another's, on the same documents, is no answer to this one.
@@ -103,7 +129,11 @@ class Transactions:
             if token is not None:
                 return [], made[token]
             token = next(self._tokens)
-            writes, result = decide(documents, now_ms, token)
+            try:
+                writes, result = decide(documents, now_ms, token)
+            except MALFORMED as error:
+                expect_readable(documents, error)
+                raise
             made[token] = result
             return writes, result
 

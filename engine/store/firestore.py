@@ -45,8 +45,8 @@ from engine.store.firestore_errors import (
 )
 from engine.store.firestore_query import finished, structured
 from engine.store.firestore_values import decode_document
-from engine.store.firestore_writes import Read, guarded
-from engine.store.port import ATTEMPTS_MAX, Decide, Found, Order, Result, Where, settle
+from engine.store.firestore_writes import MISSING, Read, guarded
+from engine.store.port import ATTEMPTS_MAX, Decide, Found, Order, Result, Where, created_unasked, settle
 
 EMULATOR_HOST: Final = "FIRESTORE_EMULATOR_HOST"
 """The variable by which every client of Google's finds an emulator: HOST:PORT."""
@@ -128,6 +128,7 @@ class FirestoreStore:
         return {key: _document_of(read) for key, read in reads.items()}
 
     async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
+        keys = list(keys)
         for attempt in range(ATTEMPTS_MAX):
             if attempt:
                 await anyio.sleep(_pause_s(attempt))
@@ -142,6 +143,7 @@ class FirestoreStore:
             after = settle(texts, writes)
             if _is_answered_by_reading(reads, writes) or await self._commit(reads, writes, after):
                 return result
+            keys += created_unasked(reads, writes)
         raise ContentionError(
             f"a decide met a conflict in each of {ATTEMPTS_MAX} attempts in {self.place}; nothing was written.",
             remedy="Try again later, or let fewer writers share a document.",
@@ -209,7 +211,7 @@ class FirestoreStore:
             if answer.HasField("found"):
                 found[answer.found.name] = Read(answer.found.fields, answer.found.update_time)
             elif answer.missing:
-                found[answer.missing] = Read(None, None)
+                found[answer.missing] = MISSING
         if len(found) != len(names):  # the stream ended early, and said nothing of it
             raise StoreUnavailableError(f"{self.place} answered a part of a read.", remedy="Trying again is right.")
         return found
@@ -233,7 +235,7 @@ class FirestoreStore:
         self, reads: Mapping[Key, Read], writes: Sequence[Write], after: Mapping[Key, str | None]
     ) -> bool:
         """Apply all writes at once; false when a document has changed since it was read: nothing was written."""
-        messages = [guarded(self._name(one.key), one, reads[one.key], after[one.key]) for one in writes]
+        messages = [guarded(self._name(one.key), one, reads.get(one.key, MISSING), after[one.key]) for one in writes]
         request = requests.CommitRequest.pb()(database=self._database, writes=messages)
         try:
             await self._client.commit(

@@ -10,7 +10,7 @@ both change nothing and are judged like any write.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.cloud.firestore_v1.field_path import FieldPath as ApiPath
 from google.cloud.firestore_v1.types import common, document, write
@@ -30,6 +30,9 @@ class Read(NamedTuple):
 
     fields: Fields | None
     update_time: Any
+
+
+MISSING: Final = Read(None, None)
 
 
 def guarded(name: str, asked: Write, read: Read, after: str | None) -> Any:

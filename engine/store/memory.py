@@ -22,13 +22,16 @@ from engine.core.write import Document, Key, Write
 from engine.errors import ContentionError, StoreUnavailableError
 from engine.store.port import (
     ATTEMPTS_MAX,
+    UNREADABLE,
     Decide,
     Documents,
     Found,
     Order,
     Result,
     Where,
+    created_unasked,
     document_of,
+    reading_failure,
     select,
     settle,
 )
@@ -64,15 +67,17 @@ class MemoryStore:
 
     async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
         await self._enter()
+        keys = list(keys)
         for _ in range(ATTEMPTS_MAX):
             seen = {key: self._texts.get(key) for key in keys}
             writes, result = decide(self._read(keys), self._now_ms())
             after = settle(seen, writes)
             if self._disturb is not None:
                 self._let_another_commit(keys, writes)
-            if all(self._texts.get(key) == seen[key] for key in after):
+            if all(self._texts.get(key) == seen.get(key) for key in after):
                 self._keep(after)
                 return result
+            keys += created_unasked(seen, writes)
         raise ContentionError(
             f"a decide met a conflict in each of {ATTEMPTS_MAX} attempts; nothing was written.",
             remedy="Try again later, or let fewer writers share a document.",
@@ -82,7 +87,7 @@ class MemoryStore:
         self, collection: str, where: Sequence[Where] = (), order_by: Sequence[Order] = (), limit: int | None = None
     ) -> list[Found]:
         await self._enter()
-        found = (Found(key, document_of(text)) for key, text in self._texts.items() if key.collection == collection)
+        found = (Found(key, _found(text)) for key, text in self._texts.items() if key.collection == collection)
         return select(found, where, order_by, limit)
 
     async def close(self) -> None:
@@ -95,7 +100,10 @@ class MemoryStore:
 
     def _read(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
         texts = {key: self._texts.get(key) for key in keys}
-        return {key: None if text is None else document_of(text) for key, text in texts.items()}
+        try:
+            return {key: None if text is None else document_of(text) for key, text in texts.items()}
+        except ValueError as error:
+            raise reading_failure(keys, texts, error) from None
 
     def _let_another_commit(self, keys: Sequence[Key], writes: Sequence[Write]) -> None:
         assert self._disturb is not None
@@ -109,6 +117,13 @@ class MemoryStore:
                 self._texts.pop(key, None)
             else:
                 self._texts[key] = text
+
+
+def _found(text: str) -> Document:
+    try:
+        return document_of(text)
+    except ValueError:
+        return UNREADABLE
 
 
 def _system_now_ms() -> int:

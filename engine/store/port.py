@@ -6,14 +6,17 @@
 called several times; what it raises passes through and nothing is written.
 
 A document is guarded by being written or checked, and only then: whatever an answer rests on, its
-decide writes or checks. A decide may write only under the keys that it asked for. The memory store is
-the test of both rules: it changes unguarded documents behind a decide's back.
+decide writes or checks. A decide may write only under the keys that it asked for, but for a `Create`,
+which has nothing to read: should there be a document after all, the store decides again with it loaded,
+and the write's own condition then fails. The memory store is the test of these rules: it changes
+unguarded documents behind a decide's back.
 
 `now_ms` is the store's reading of the clock (milliseconds since 1970, UTC) for this call of `decide`.
 Numbers keep their kind (1 stays an int, 1.0 a float), strings any Unicode, maps no order.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -21,8 +24,8 @@ import orjson
 from engine.core import canonical
 from engine.core.bounds import DOCUMENT_BYTES_MAX
 from engine.core.canonical import Json
-from engine.core.write import Check, Document, Key, Update, Write, apply
-from engine.errors import InvalidRequestError
+from engine.core.write import Check, Create, Document, Key, Update, Write, apply
+from engine.errors import DocumentUnreadableError, InvalidRequestError
 
 Result = TypeVar("Result")
 
@@ -73,7 +76,7 @@ class Store(Protocol):
     async def get_many(self, keys: Sequence[Key]) -> dict[Key, Document | None]:
         """The documents under `keys`, each as last committed; `None` where there is none.
 
-        Raises `StoreUnavailableError`.
+        Raises `StoreUnavailableError`, `StoreDamagedError`, and `DocumentUnreadableError` for what is no document.
         """
 
     async def transact(self, keys: Sequence[Key], decide: Decide[Result]) -> Result:
@@ -81,7 +84,7 @@ class Store(Protocol):
 
         Raises `WriteRefusedError` when a write's own condition fails, `InvalidRequestError` for a document over
         its bound, `ContentionError` when conflicts do not end, `StoreUnavailableError` when nothing was
-        written, `CommitUncertainError` when that is not known.
+        written, `CommitUncertainError` when that is not known, and what `get_many` raises, with nothing written.
         """
 
     async def query(
@@ -89,12 +92,16 @@ class Store(Protocol):
     ) -> list[Found]:
         """Documents of one collection. Ties, and a query without an order, go by id ascending.
 
-        Raises `StoreUnavailableError`.
+        One that cannot be read hides no other: it is not found, or found as `UNREADABLE`.
+        Raises `StoreUnavailableError`, `StoreDamagedError`.
         """
 
     async def close(self) -> None:
         """Finish what is under way and let go. Idempotent."""
 
+
+UNREADABLE: Final[Document] = MappingProxyType({})
+"""Stands in a query's answer for a document whose stored text is none. Reading it by its key says what is wrong."""
 
 ATTEMPTS_MAX: Final = 64
 """Calls of one decide before `ContentionError`."""
@@ -107,16 +114,17 @@ def settle(
 
     The specification of `transact`'s second half. Raises `WriteRefusedError`, `InvalidRequestError` as the port
     says, and `ValueError` for a bug: a key that was not asked for, two writes on one key, a value that is not JSON.
-    What each text says is put into `documents`, for a store that keeps more than the text.
+    What each text says is put into `documents`, for a store that keeps more than the text. Of a `Create` under a key
+    that was not asked for it is taken that there is no document: whoever commits must see to that.
     """
     after: dict[Key, str | None] = {}
     for write in writes:
         key = write.key
-        if key not in texts:
+        if key not in texts and not isinstance(write, Create):
             raise ValueError(f"a decide wrote {key.collection}/{key.id}, which it did not ask for")
         if key in after:
             raise ValueError(f"a decide wrote {key.collection}/{key.id} twice in one commit")
-        before = texts[key]
+        before = texts.get(key)
         if isinstance(write, Check):
             after[key] = before
             continue
@@ -129,10 +137,43 @@ def settle(
     return after
 
 
+def created_unasked(keys: Container[Key], writes: Sequence[Write]) -> list[Key]:
+    """The keys of the documents that a decide creates without having asked for them."""
+    return [write.key for write in writes if write.key not in keys]
+
+
 def document_of(text: str) -> dict[str, Json]:
-    """The document of a canonical text, as new containers that nobody else holds."""
+    """The document of a canonical text, as new containers that nobody else holds. Raises `ValueError`."""
     document: dict[str, Json] = orjson.loads(text)
+    if type(document) is not dict:
+        raise ValueError(f"a {type(document).__name__} stands there")  # as for what is no JSON
     return document
+
+
+def reading_failure(keys: Sequence[Key], texts: Mapping[Key, str | None], error: ValueError) -> Exception:
+    """What an error means that was met over the documents under `keys`, whose `texts` were read as far as they are.
+
+    That of the first document whose text is none; `error` itself where each is one: then it was the decide's.
+    """
+    for key in keys:
+        if key not in texts:  # reading ended here
+            return error if isinstance(error, UnicodeEncodeError) else unreadable(key, error)
+        text = texts[key]
+        try:
+            if text is not None:
+                document_of(text)
+        except ValueError as problem:
+            return unreadable(key, problem)
+    return error
+
+
+def unreadable(key: Key, error: ValueError) -> DocumentUnreadableError:
+    """The error for a document whose stored text is none."""
+    return DocumentUnreadableError(
+        f"{key.collection}/{key.id}",
+        f"it should be a JSON object, and is not: {error}",
+        remedy="detent cannot have written that: restore its row from a copy of the database.",
+    )
 
 
 def document_text(key: Key, document: Document) -> str:

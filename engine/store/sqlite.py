@@ -23,7 +23,7 @@ import anyio.to_thread
 import apsw
 
 from engine.core.write import Document, Key
-from engine.store.port import Decide, Found, Index, Order, Result, Where, document_of
+from engine.store.port import Decide, Found, Index, Order, Result, Where, document_of, unreadable
 from engine.store.sqlite_file import OpenFile, facets_of, let_go, outage, prepare, reconnect
 from engine.store.sqlite_inline import Inline, locked
 from engine.store.sqlite_lane import Asked, Lane
@@ -65,7 +65,8 @@ class SqliteStore:
         """Open the file at `path`, making it, its folder and `indexes` where they are missing.
 
         `now_ms` answers milliseconds since 1970 (default: the system's clock). Raises `ConfigurationError`
-        for a place that cannot be written, a file that is no database of ours, or one of a newer release.
+        for a place that cannot be written, a file that is no database of ours, or one of a newer release;
+        `StoreDamagedError`.
         """
         file = await anyio.to_thread.run_sync(prepare, path, indexes)
         return cls(file, now_ms or _system_now_ms)
@@ -128,7 +129,7 @@ class _Reader:
                 asked.answer = asked.question(self._connection)
             except apsw.Error as error:
                 self.close()
-                asked.error = outage(error)
+                asked.error = outage(error, self._path)
             except BaseException as error:  # goes to who asked
                 asked.error = error
 
@@ -141,8 +142,13 @@ class _Reader:
 def _get_many(connection: apsw.Connection, keys: Sequence[Key]) -> dict[Key, Document | None]:
     found: dict[Key, Document | None] = {}
     for key in keys:
-        row = connection.execute(_READ, key).fetchone()
-        found[key] = None if row is None else document_of(row[0])
+        try:
+            row = connection.execute(_READ, key).fetchone()
+            found[key] = None if row is None else document_of(row[0])
+        except UnicodeEncodeError:
+            raise  # the key's
+        except ValueError as error:
+            raise unreadable(key, error) from None
     return found
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -22,7 +23,13 @@ import apsw
 
 from engine.core import canonical
 from engine.core.canonical import Json
-from engine.errors import CommitUncertainError, ConfigurationError, StoreError, StoreUnavailableError
+from engine.errors import (
+    CommitUncertainError,
+    ConfigurationError,
+    StoreDamagedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from engine.store.port import Index, document_of
 from engine.store.sqlite_turn import Turn
 
@@ -48,6 +55,11 @@ _SIZE_OF_COLLECTIONS: Final = "1000000 100000 1"
 """Documents; documents of one collection; documents of one id."""
 
 _REMEDY: Final = "Name a file in a folder that this user may write: sqlite:///PATH."
+_OTHER_OR_COPY: Final = "Name another file: sqlite:///PATH. If it was a store, restore a copy of it."
+
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
+_DAMAGE_CODES: Final = (apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_DATA)
+"""Errors of reading that are no outage; they look like a disk's own."""
 
 
 class OpenFile(NamedTuple):
@@ -59,7 +71,10 @@ class OpenFile(NamedTuple):
 
 
 def prepare(path: str | os.PathLike[str], indexes: Sequence[Index]) -> OpenFile:
-    """Make what is missing (folder, file, table, indexes) and open. Raises `ConfigurationError`."""
+    """Make what is missing (folder, file, table, indexes) and open.
+
+    Raises `ConfigurationError`, `StoreDamagedError`.
+    """
     absolute = Path(path).absolute()
     name = str(absolute)
     try:
@@ -78,6 +93,10 @@ def prepare(path: str | os.PathLike[str], indexes: Sequence[Index]) -> OpenFile:
         turn.give()
     except BaseException as error:
         turn.close()
+        if isinstance(error, apsw.NotADBError):
+            raise _unusable(name, "it is no SQLite database, or its beginning is damaged", _OTHER_OR_COPY) from error
+        if _is_damage(error):
+            raise damaged(error, name) from error
         if isinstance(error, (apsw.Error, OSError)):
             raise _unusable(name, said(error)) from error
         raise
@@ -115,15 +134,31 @@ def let_go(connection: apsw.Connection) -> None:
         connection.close(True)
 
 
-def outage(error: Exception) -> StoreUnavailableError:
-    """What an error means when nothing was written."""
+def outage(error: Exception, path: str) -> StoreError:
+    """What an error means when nothing was written: damage stays, anything else is waited out."""
+    if _is_damage(error):
+        return damaged(error, path)
     return StoreUnavailableError(
         f"the SQLite store cannot be used now: {said(error)}.",
         remedy="Nothing was written. Free space, or let go of the file, and try again.",
     )
 
 
-def commit_failure(error: Exception) -> StoreError:
+def damaged(error: BaseException, path: str) -> StoreDamagedError:
+    """The error for a file whose pages do not fit together any more."""
+    return StoreDamagedError(
+        f"the SQLite file {path} is damaged: {said(error)}.",
+        remedy="Nothing was written. Stop what uses the file and restore a copy of it, or save what can still be read: "
+        f"sqlite3 {shlex.quote(path)} .recover | sqlite3 NEW_FILE (sqlite.org's shell; some systems' cannot).",
+    )
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether it would come again, whatever space or lock is made free."""
+    return isinstance(error, _DAMAGE) or getattr(error, "extendedresult", 0) in _DAMAGE_CODES
+
+
+def commit_failure(error: Exception, path: str) -> StoreError:
     """What an error of COMMIT itself means.
 
     A frame that could not be written leaves the commit without its end, so it never happened. A sync that failed
@@ -135,7 +170,7 @@ def commit_failure(error: Exception) -> StoreError:
             f"SQLite could not say whether a commit was applied: {said(error)}.",
             remedy="Read the document again to know.",
         )
-    return outage(error)
+    return outage(error, path)
 
 
 Facets: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -152,7 +187,7 @@ def facets_of(connection: apsw.Connection) -> Facets:
 
 def facets_text(facets: Mapping[str, Json] | None) -> str | None:
     """What the column holds."""
-    return None if facets is None else canonical.encode(facets)
+    return None if facets is None else canonical.encode_plain(facets)
 
 
 def field_expression(field: str, *, is_facet: bool = False) -> str:
@@ -259,10 +294,10 @@ def _quoted_name(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _unusable(path: str, problem: str) -> ConfigurationError:
-    return ConfigurationError("DETENT_STORE", f"{path} cannot be used as a store: {problem}.", remedy=_REMEDY)
+def _unusable(path: str, problem: str, remedy: str = _REMEDY) -> ConfigurationError:
+    return ConfigurationError("DETENT_STORE", f"{path} cannot be used as a store: {problem}.", remedy=remedy)
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """The error's own words, fit for the middle of a sentence."""
     return str(error).rstrip(".") or type(error).__name__

@@ -3,7 +3,8 @@
 In: the port's query. Out: rows, each decoded once. The SQL narrows (with the indexes of `sqlite_file.py`), and the
 specification decides: SQL cannot tell true from 1 or a map from its text, and rounds integers beyond 64 bits.
 
-A field whose name would need escapes in a JSON path, or a value that SQL cannot hold, is left to Python.
+A field whose name would need escapes in a JSON path, or a value that SQL cannot hold, is left to Python. So is a
+collection in which SQL met a text that is no JSON: it gives up there, and one such document must not hide the others.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, Final
 
 import apsw
 
-from engine.core.write import Key
-from engine.store.port import Found, Order, Where, document_of, matches, select
+from engine.core.write import Document, Key
+from engine.store.port import UNREADABLE, Found, Order, Where, document_of, matches, select
 from engine.store.sqlite_file import Facets, field_expression, has_field, is_plain, quoted
 
 _INTEGER_MAX: Final = 2**63 - 1
@@ -37,13 +38,39 @@ def run_query(
     cursor = connection.cursor()
     try:
         rows = (
-            Found(Key(collection, id_), document_of(body))
+            Found(Key(collection, id_), _document_of(body))
             for sql, values in statements
             for id_, body in cursor.execute(sql, values)
         )
         return list(_first(rows, where, limit)) if in_sql else select(rows, where, order_by, limit)
+    except (apsw.SQLError, UnicodeDecodeError):
+        return _looked_through(connection, collection, where, order_by, limit)
     finally:
         cursor.close()  # a cursor that is left half read would hold the log's pages back
+
+
+def _looked_through(
+    connection: apsw.Connection, collection: str, where: Sequence[Where], order_by: Sequence[Order], limit: int | None
+) -> list[Found]:
+    """The answer without SQL's JSON. A document that cannot be read is found by its facets, as an index finds it."""
+    found: list[Found] = []
+    unreadable: set[Key] = set()
+    sql = "SELECT id, CAST(body AS BLOB), facets FROM document WHERE collection = ?"
+    for id_, body, facets in connection.execute(sql, (collection,)):
+        key, document = Key(collection, id_), _document_of(body)
+        if document is UNREADABLE:
+            unreadable.add(key)
+            document = _document_of(facets or "{}")
+        found.append(Found(key, document))
+    answer = select(found, where, order_by, limit)
+    return [Found(key, UNREADABLE if key in unreadable else document) for key, document in answer]
+
+
+def _document_of(text: Any) -> Document:
+    try:
+        return document_of(text)
+    except ValueError:
+        return UNREADABLE
 
 
 def query_statements(
@@ -101,7 +128,7 @@ def _first(rows: Iterator[Found], where: Sequence[Where], limit: int | None) -> 
         return
     count = 0
     for entry in rows:
-        if matches(entry.document, where):
+        if entry.document is UNREADABLE or matches(entry.document, where):
             yield entry
             count += 1
             if count == limit:

@@ -24,7 +24,7 @@ from engine.core import canonical
 from engine.core.canonical import Json
 from engine.core.write import Document, Key
 from engine.errors import StoreError
-from engine.store.port import Decide, document_of, settle
+from engine.store.port import Decide, document_of, reading_failure, settle
 from engine.store.sqlite_file import OpenFile, commit_failure, facets_of, facets_text, let_go, outage, reconnect
 from engine.store.sqlite_lane import Asked
 
@@ -43,6 +43,9 @@ QUICK_AFTER: Final = 16
 
 MEASURED: Final = 16
 """Commits of which the moving average is."""
+
+_SCALARS: Final = frozenset((str, int, bool, type(None)))
+"""Types whose values a facet is as they stand."""
 
 _READ: Final = "SELECT body, facets FROM document WHERE collection = ? AND id = ?"
 _DELETE: Final = "DELETE FROM document WHERE collection = ? AND id = ?"
@@ -81,6 +84,7 @@ class Writer:
         self._picture: dict[Key, Row] = {}
         self._commits = 0
         self._commit_s = 0.0
+        self._file_version: int | None = None  # as our own last commit left it
         self._hold(file.connection)
 
     @property
@@ -90,27 +94,26 @@ class Writer:
 
     def work(self, batch: Sequence[Asked[Transact]], *, waits: bool = True) -> bool:
         """Decide and commit a batch, in the writers' turn; answers whether it had it: with `waits` it always has."""
-        meaning: Callable[[Exception], StoreError] = outage
+        meaning: Callable[[Exception, str], StoreError] = outage
         try:
             if not self._turn.take(waits=waits):
                 return False
             try:
-                if self._connection is None:
-                    self._hold(reconnect(self._path))
+                connection = self._connection or self._hold(reconnect(self._path))
                 self._execute("BEGIN IMMEDIATE")
                 self._look_for_others()
-                changed = self._decide_all(batch)
-                self._write(changed)
+                changed = self._written(batch)
                 meaning = commit_failure if changed else outage
                 began = time.perf_counter()
                 self._execute("COMMIT")
                 self._measure(time.perf_counter() - began)
+                self._file_version = connection.data_version()  # of memory alone: it cannot fail
             finally:
                 self._turn.give()
         except (apsw.Error, OSError) as error:
             self.close()
             for asked in batch:
-                asked.error = meaning(error)
+                asked.error = meaning(error, self._path)
         except BaseException:
             self.close()
             raise
@@ -144,23 +147,22 @@ class Writer:
         if connection is not None:
             let_go(connection)
 
-    def _hold(self, connection: apsw.Connection) -> None:
+    def _hold(self, connection: apsw.Connection) -> apsw.Connection:
         connection.set_wal_hook(self._note_log)
         self._connection = connection
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
-        self._file_version: Any = None
+        self._file_version = None
         self._schema_version: Any = None
+        return connection
 
     def _look_for_others(self) -> None:
-        """Forget the picture when another connection has committed since; SQLite counts such commits."""
-        (version,) = self._execute("PRAGMA data_version").fetchone() or (None,)
-        if version != self._file_version:
+        """Forget the picture when another connection has committed since: SQLite counts commits, ours too."""
+        assert self._connection is not None
+        if self._connection.data_version() != self._file_version:
             self._picture.clear()
-            self._file_version = version
             (schema,) = self._execute("PRAGMA schema_version").fetchone() or (None,)
             if schema != self._schema_version:  # another process may have brought an index of its own
-                assert self._connection is not None
                 self._facets = facets_of(self._connection)
                 self._schema_version = schema
         elif len(self._picture) > PICTURE_MAX:
@@ -170,7 +172,26 @@ class Writer:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _decide_all(self, batch: Sequence[Asked[Transact]]) -> dict[Key, Row]:
+    def _written(self, batch: Sequence[Asked[Transact]]) -> dict[Key, Row]:
+        """Decide and write a batch: each document that it changes, as it stood before.
+
+        A document that is created need not have been read. Where there is one all the same, which is a refused write
+        of one decide, SQLite's own key says so, and the whole batch decides again with every such document read.
+        """
+        changed = self._decide_all(batch)
+        try:
+            self._write(changed)
+        except apsw.ConstraintError:
+            self._execute("ROLLBACK")
+            self._picture.clear()
+            self._execute("BEGIN IMMEDIATE")
+            for asked in batch:
+                asked.error = None
+            changed = self._decide_all(batch, reads_created=True)
+            self._write(changed)
+        return changed
+
+    def _decide_all(self, batch: Sequence[Asked[Transact]], *, reads_created: bool = False) -> dict[Key, Row]:
         """Each document that the batch changes, as it stood before; answers and errors go to who asked."""
         picture = self._picture
         changed: dict[Key, Row] = {}
@@ -180,37 +201,46 @@ class Writer:
             written: dict[Key, Document] = {}
             try:
                 for key in keys:
-                    row = picture.get(key)
-                    if row is None:
-                        row = picture[key] = self._row(key)
-                    seen[key] = row.body
+                    seen[key] = (picture.get(key) or self._row(key)).body
                 documents = {key: None if text is None else document_of(text) for key, text in seen.items()}
                 writes, asked.answer = decide(documents, self._now_ms())
+                for write in writes:
+                    key = write.key
+                    if key not in seen and (reads_created or key in picture):
+                        seen[key] = (picture.get(key) or self._row(key)).body
                 after = settle(seen, writes, written)
             except apsw.Error:
                 raise  # the file, and so the whole batch
+            except ValueError as error:
+                asked.error = reading_failure(keys, seen, error)
+                continue
             except BaseException as error:  # a decide may raise what it likes, a key may be none; it goes to who asked
                 asked.error = error
                 continue
             for key, text in after.items():
-                if text != seen[key]:
-                    changed.setdefault(key, picture[key])
+                if text != seen.get(key):
+                    changed.setdefault(key, picture.get(key, NO_ROW))
                     picture[key] = Row(text, None if text is None else self._facets_in(key, written[key]))
         return changed
 
     def _row(self, key: Key) -> Row:
+        """The document as the file holds it, from now on in the picture as well."""
         found = self._execute(_READ, key).fetchone()
-        if found is None:
-            return NO_ROW
-        body, facets = found
-        return Row(body, None if facets is None else document_of(facets))
+        row = NO_ROW if found is None else Row(found[0], None if found[1] is None else document_of(found[1]))
+        self._picture[key] = row
+        return row
 
     def _facets_in(self, key: Key, document: Document) -> Mapping[str, Json] | None:
         fields = self._facets.get(key.collection)
         if fields is None:
             return None
-        # As `settle` did with the whole document: a map of another type than JSON's own would fail the whole batch.
-        return {field: canonical.plain(document[field]) for field in fields if field in document}
+        facets: dict[str, Json] = {}
+        for field in fields:
+            if field in document:
+                value = document[field]
+                # As `settle` did with the whole document: a map of another type than JSON's own would fail the batch.
+                facets[field] = value if type(value) in _SCALARS else canonical.plain(value)
+        return facets
 
     def _write(self, changed: dict[Key, Row]) -> None:
         for key, before in changed.items():

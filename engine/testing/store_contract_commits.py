@@ -205,6 +205,44 @@ async def a_write_under_a_key_that_was_not_asked_for_is_a_bug(open_store: OpenSt
 
 
 @_check
+async def a_create_need_not_be_asked_for(open_store: OpenStore) -> None:
+    async with opened(open_store) as store:
+        await store.transact([A], _deciding(Set(A, {"n": 1}), Create(B, {"n": 2})))
+        assert await store.get_many([A, B]) == {A: {"n": 1}, B: {"n": 2}}
+
+
+@_check
+async def a_create_that_was_not_asked_for_is_refused_where_there_is_a_document(open_store: OpenStore) -> None:
+    async with opened(open_store) as store:
+        await commit(store, Set(B, {"n": 1}))
+        await refused(WriteRefusedError, store.transact([A], _deciding(Set(A, {}), Create(B, {"n": 2}))))
+        assert await store.get_many([A, B]) == {A: None, B: {"n": 1}}
+
+
+@_check
+async def of_two_creates_at_once_one_is_refused_and_neighbours_go_on(open_store: OpenStore) -> None:
+    async with opened(open_store) as store:
+        await commit(store, Set(Key("claims", "2"), {"n": "there"}))
+        told: list[str] = []
+
+        async def create(number: int, key: Key) -> None:
+            own = Key("own", str(number))
+            try:
+                await store.transact([own], _deciding(Set(own, {}), Create(key, {"n": number})))
+            except WriteRefusedError:
+                told.append(f"{number} refused")
+            else:
+                told.append(f"{number} made")
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(create, number, Key("claims", str(min(number, 2))))
+        assert sorted(told) == ["0 made", "1 made", "2 refused", "3 refused"]
+        found = await store.get_many([Key("own", str(number)) for number in range(4)])
+        assert [document is not None for document in found.values()] == [True, True, False, False]
+
+
+@_check
 async def two_writes_on_one_key_are_a_bug(open_store: OpenStore) -> None:
     async with opened(open_store) as store:
         await refused(ValueError, store.transact([A], _deciding(Set(A, {}), Delete(A))))

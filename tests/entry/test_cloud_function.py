@@ -16,7 +16,7 @@ from engine.entry import cloud_function
 from engine.entry.budget import FUNCTION_TIMEOUT_S
 from engine.entry.event_work import EventWork
 from engine.entry.resident import Opened, Resident
-from engine.errors import ContentionError, StoreUnavailableError
+from engine.errors import ContentionError, DocumentUnreadableError, StoreUnavailableError
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_ID = "20260105-080000_BTCUSDT_k3f7a"
@@ -127,6 +127,18 @@ def test_what_another_delivery_could_mend_is_answered_503(name, function, lines,
     (line,) = lines("cloud_event_failed")
     assert (MENDABLE[name].code, True, "ERROR") == (line["error"]["code"], line["retry"], line["severity"])
     assert not lines("Exception on / [POST]")  # no traceback for what is no bug
+
+
+def test_a_document_that_cannot_be_read_is_no_outage_and_not_delivered_again(function, lines, monkeypatch):
+    async def failing(self):
+        raise DocumentUnreadableError("runs/x", "its field snapshot is missing")
+
+    monkeypatch.setattr(EventWork, "do", failing)
+
+    assert 200 == posted(function("chart_export_event")).status_code
+    (line,) = lines("cloud_event_failed")
+    assert ("DOCUMENT_UNREADABLE", False, "ERROR") == (line["error"]["code"], line["retry"], line["severity"])
+    assert "runs/x" in line["error"]["message"]
 
 
 def test_a_bug_is_told_with_its_traceback_and_not_delivered_again(function, lines, monkeypatch):

@@ -88,14 +88,14 @@ async def test_a_context_of_any_size_survives_from_worker_to_worker(size: int) -
     world = World()
     program = growing(world)
     async with world.engine("w1") as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         await app.run(program, {"n": size}, run_id="r")
     for _ in range(3):  # each step by another process, which knows nothing but what is stored
         async with world.engine("other") as app:
             committed = await app._driver.take("r")
             effect = committed.claim.effect
             event = await app.performer.perform(program, effect, committed.head.snapshot, None)
-            app._goes_on = False
+            app._serve_under(goes_on=False)
             await app.runs.commit(committed.claim, event)
             head = await app.runs.get("r")
             entries = await app.runs.journal("r")

@@ -281,7 +281,7 @@ async def test_the_last_child_does_not_miss_a_parent_that_rests_in_that_moment()
 
     world.memory._disturb = disturb
     async with world.engine("w1") as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         await app.run(mapped.program, {"items": [1]}, run_id="r")
         parent = Key("runs", "r")
         await world.memory.transact(
@@ -291,7 +291,7 @@ async def test_the_last_child_does_not_miss_a_parent_that_rests_in_that_moment()
                 None,
             ),
         )
-        app._goes_on = True
+        app._serve_under(goes_on=True)
         await app.work_once(patience_s=10)
     assert resting
     assert world.head("r")["status"] == "succeeded", "woken at once, not at its next look"

@@ -105,7 +105,7 @@ async def test_an_outage_while_others_work_ends_none_of_them() -> None:
 
     program = world.states(TWO)
     async with world.engine("w1") as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         for number in range(3):
             await app.run(program, {}, run_id=f"r{number}")
     async with world.engine("w2") as app, anyio.create_task_group() as tasks:
@@ -123,9 +123,9 @@ async def test_a_store_that_stays_away_is_told_as_such_and_not_wrapped(verb: str
     recording(world)
     program = world.states(TWO)
     async with world.engine() as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         await app.run(program, {}, run_id="r")
-        app._goes_on = True
+        app._serve_under(goes_on=True)
         away_for(world, 10_000)
         with pytest.raises(StoreUnavailableError):
             await {
@@ -159,7 +159,7 @@ async def test_a_run_whose_definition_is_lost_does_not_keep_a_worker_busy() -> N
     world = World()
     calls = recording(world)
     async with world.engine("w1") as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         for run_id, name in (("lost", "other"), ("good", "small")):
             await app.run(world.states(TWO, name), {}, run_id=run_id)
     gone = next(
@@ -187,7 +187,7 @@ async def test_a_run_whose_action_this_process_does_not_have_is_left_to_those_th
     states = f"{{{before}A: {{invoke: {{action: known}}, on: {on}}}, END: {{type: final}}}}"
     other.store, other.memory, other.clock = world.store, world.memory, world.clock
     async with world.engine("w1") as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         await app.run(world.states(states), {}, run_id="r", patience_s=0)
     async with other.engine("w2") as app:
         result = await app.resume("r")
@@ -203,7 +203,7 @@ async def test_a_worker_that_is_stopping_begins_nothing_and_ends() -> None:
     calls = recording(world)
     program = world.states(TWO)
     async with world.engine() as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         assert (await app.run(program, {}, run_id="r")).status == "running"
         assert (await app.resume("r")).status == "running"
         assert await app.work_once() == 0
@@ -328,7 +328,7 @@ async def test_many_runs_share_a_worker_and_no_more_than_it_drives_at_once() -> 
 
     program = world.states(TWO)
     async with world.engine() as app:
-        app._goes_on = False
+        app._serve_under(goes_on=False)
         for number in range(100):
             await app.run(program, {}, run_id=f"r{number}")
     async with world.engine("w2", concurrency=7) as app:

@@ -88,7 +88,7 @@ class TwoWorkers(RuleBasedStateMachine):
             return
 
         async def work(app: Any) -> Any:
-            app._goes_on = goes_on
+            app._serve_under(goes_on=goes_on)
             if claim.effect.action == "act":
                 return await app.runs.commit(claim, ActionReturned(self.world.clock.now_ms(), "done", {}))
             return await app.runs.decide(claim, [COUNT], self.one_more)

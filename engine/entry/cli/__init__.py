@@ -19,8 +19,10 @@ from engine.errors import (
     ConfigurationError,
     DefinitionError,
     DetentError,
+    DocumentUnreadableError,
     InvalidKeyError,
     InvalidRequestError,
+    StoreDamagedError,
     StoreError,
 )
 
@@ -111,6 +113,8 @@ def report(error: DetentError) -> int:
     click.echo(f"{error.code}: {error}", err=True)
     if isinstance(error, (InvalidRequestError, InvalidKeyError)):
         return EXIT_USAGE
+    if isinstance(error, (DocumentUnreadableError, StoreDamagedError)):
+        return EXIT_FAILED  # nothing goes on elsewhere: it waits for a person
     return EXIT_ELSEWHERE if isinstance(error, StoreError) else EXIT_FAILED
 
 

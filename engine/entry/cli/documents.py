@@ -18,7 +18,7 @@ from engine.entry.loading import put as put_document
 from engine.entry.loading import read_document
 from engine.errors import InvalidRequestError
 from engine.store import open_store
-from engine.store.port import Store
+from engine.store.port import UNREADABLE, Store
 
 
 @click.group("documents")
@@ -100,6 +100,14 @@ def list_(name: str, limit: int, store: str | None) -> None:
         finally:
             await opened.close()
 
+    is_whole = True
     for key, document in anyio.run(read):
-        if not wanted or key.id == wanted:
+        if wanted and key.id != wanted:
+            continue
+        if document is UNREADABLE:
+            is_whole = False
+            click.echo(f"The document {key.collection}/{key.id} cannot be read: it is no JSON object.", err=True)
+        else:
             click.echo(json.dumps({"id": key.id, "document": document}, ensure_ascii=False))
+    if not is_whole:
+        sys.exit(EXIT_FAILED)

@@ -1,7 +1,8 @@
 """`detent replay RUN | FILE.json`: fold a journal with the definition its run began with, and compare.
 
 Nothing is performed and nothing written. Exit 0 when the journal gives the stored snapshot byte for byte, 1 with the
-first difference when it does not.
+first difference when it does not. Of a run whose snapshot cannot be read the journal is folded all the same, as far as
+the head names its definition: the difference is then why it cannot be read.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import click
 
 from engine.core.snapshot import empty
 from engine.definition import Catalogue
+from engine.entry.application import Engine
 from engine.entry.assembly import Assembly
 from engine.entry.cli import EXIT_FAILED
 from engine.entry.cli.following import tag_of
 from engine.entry.cli.options import configuration, store_option
 from engine.entry.cli.wording import said
 from engine.entry.journals import exported, replay_file
-from engine.errors import InvalidRequestError
+from engine.errors import DocumentUnreadableError, InvalidRequestError
 from engine.handlers.registry import ACTIONS
 from engine.runs.deliver import unknown
+from engine.runs.records import head_key
 from engine.runs.replay import Replayed, replayed
 from engine.runs.transaction import stored_snapshot
 
@@ -52,7 +56,12 @@ def command(what: str, to: str | None, format_: str, store: str | None) -> None:
 
 async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
     async with Assembly.for_reading(configuration(store=store)).engine() as app:
-        found = await stored_snapshot(app.store, run_id)
+        try:
+            found = await stored_snapshot(app.store, run_id)
+        except DocumentUnreadableError as error:
+            if to is not None:
+                raise
+            return await _by_journal(app, run_id, error)
         if found is None:
             raise unknown(run_id)
         head, stored = found
@@ -62,6 +71,19 @@ async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
             _write(to, json.dumps(exported(machine, head, entries, stored), ensure_ascii=False, indent=1))
         begun = empty(run_id, machine.name, machine.version, machine.digest, head.snapshot.key)
         return replayed(machine, begun, entries, stored)
+
+
+async def _by_journal(app: Engine, run_id: str, error: DocumentUnreadableError) -> Replayed:
+    """What the journal says of a run whose head cannot be read. Raises `error` where that says too little for it."""
+    key = head_key(run_id)
+    document: Any = (await app.store.get_many([key]))[key]
+    digest, run_key = document.get("digest"), document.get("key")
+    if not isinstance(digest, str) or not isinstance(run_key, str | None):
+        error.remedy = "Restore it from a copy; as it is, it does not name the definition that its journal follows."
+        raise error
+    machine = await app.runs.definitions.machine(digest)
+    begun = empty(run_id, machine.name, machine.version, machine.digest, run_key)
+    return replayed(machine, begun, await app.runs.journal(run_id), "")._replace(difference=error.message.rstrip("."))
 
 
 def _print(run_id: str, found: Replayed) -> None:

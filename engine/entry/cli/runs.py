@@ -17,6 +17,8 @@ from engine.core import event
 from engine.core.machine import Machine
 from engine.entry.application import Engine, RunResult
 from engine.entry.assembly import Assembly
+from engine.entry.cli import EXIT_FAILED
+from engine.entry.cli import report as report_error
 from engine.entry.cli.following import follow, to_json
 from engine.entry.cli.options import (
     actions_option,
@@ -34,6 +36,7 @@ from engine.entry.cli.wording import at, said
 from engine.errors import DetentError
 from engine.runs import Entry, Head
 from engine.runs.deliver import signals_of, unknown
+from engine.runs.listing import Listed
 from engine.runs.records import Message, Signal, inbox_document
 
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "waiting": "cyan"}
@@ -54,20 +57,29 @@ command.add_command(redrive)
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @store_option
 def list_(limit: int, format_: str, store: str | None) -> None:
-    """The newest runs first, without the children of their maps."""
+    """The newest runs first, without the children of their maps. Those that cannot be read are named on stderr."""
     config = configuration(store=store)
 
-    async def read() -> list[Head]:
+    async def read() -> list[Listed]:
         async with Assembly.for_reading(config).engine() as app:
             return await app.runs.newest(limit)
 
-    heads = anyio.run(read)
+    listed = anyio.run(read)
+    heads = [one for one in listed if isinstance(one, Head)]
     if format_ == "json":
         click.echo(json.dumps([_summary(head) for head in heads], ensure_ascii=False, indent=2))
-        return
-    if not heads:
+    elif not listed:
         click.echo("There are no runs in this store.")
-        return
+    elif heads:
+        _print_list(heads)
+    for one in listed:
+        if not isinstance(one, Head):
+            report_error(one)
+    if len(heads) < len(listed):
+        sys.exit(EXIT_FAILED)
+
+
+def _print_list(heads: Sequence[Head]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "state", "steps", "created"):
         table.add_column(name, overflow="fold", no_wrap=name != "run")
