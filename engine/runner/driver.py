@@ -30,7 +30,7 @@ from engine.runner.clock import Clock
 from engine.runner.lease import GivenUpError, Lease
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
-from engine.runs import Claim, Committed, Head, Held, Runs, collect, leave_map
+from engine.runs import Claim, Committed, Head, Held, Runs
 
 Result = TypeVar("Result")
 
@@ -159,6 +159,8 @@ class Driver:
                     return await self._decide(claim, effect)
                 return await self._perform(claim, effect, kind, lease)
             case StartMap():
+                from engine.runs.collect import collect  # here, as below: most runs have no map
+
                 return await self._persist(claim, lambda: collect(self._runs, claim, self._clock.now_ms()))
             case Rest(due_at_ms):
                 now_ms = self._clock.now_ms()
@@ -168,6 +170,8 @@ class Driver:
                     return await self._persist(claim, lambda: self._runs.commit(claim, TimerFired(now_ms, name)))
                 return await self._persist(claim, lambda: self._runs.rest(claim))
             case StopMap() as left:
+                from engine.runs.leaving import leave_map
+
                 return await self._persist(claim, lambda: leave_map(self._runs, claim, left))
             case Finish():
                 return Committed(claim.head, None)

@@ -11,7 +11,8 @@ import engine
 from engine.core import bounds
 from engine.core.action import Outcome
 from engine.errors import CommitUncertainError, IllegalEventError, InvalidRequestError
-from engine.runs import Committed, cancel, signal
+from engine.runs import Committed
+from engine.runs.deliver import cancel, signal
 from tests.runner.world import LEASE_S, Stalling, World, dies_in
 
 pytestmark = pytest.mark.anyio

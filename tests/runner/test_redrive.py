@@ -11,7 +11,7 @@ import engine
 from engine.core.action import Decision, Failure, Outcome
 from engine.core.write import Key, Set, Update
 from engine.errors import IllegalEventError, InvalidRequestError
-from engine.runs import cancel, signal
+from engine.runs.deliver import cancel, signal
 from tests.runner.world import LEASE_S, World
 
 pytestmark = pytest.mark.anyio
