@@ -10,7 +10,7 @@ slots, which are read in half the time of a named tuple's fields, at every step.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.core.diagnostic import Position
 from engine.core.expression import Expression, Template
@@ -76,7 +76,7 @@ class After(NamedTuple):
     delay: Template
 
 
-class State:
+class State(NamedTuple):
     """A leaf. `branches` maps an event's name to its transitions in order.
 
     The events are `on:<outcome or signal>`, `always`, `after:<delay>`, `catch` and `cancel`; what a parent
@@ -84,40 +84,19 @@ class State:
     run goes, none at all that a cancelled run ends here.
     """
 
-    __slots__ = (
-        "after", "branches", "description", "error", "invoke", "kind", "map", "max_visits", "name", "output",
-        "position", "status", "timeout_s",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        kind: StateKind,
-        position: Position,
-        description: str,
-        invoke: Invoke | None,
-        map: MapCall | None,
-        after: tuple[After, ...],
-        timeout_s: float | None,
-        max_visits: int | None,
-        status: Status,
-        output: Template | None,
-        error: Template | None,
-        branches: Mapping[str, tuple[Branch, ...]],
-    ) -> None:
-        self.name: Final = name
-        self.kind: Final = kind
-        self.position: Final = position
-        self.description: Final = description
-        self.invoke: Final = invoke
-        self.map: Final = map
-        self.after: Final = after
-        self.timeout_s: Final = timeout_s
-        self.max_visits: Final = max_visits
-        self.status: Final = status
-        self.output: Final = output
-        self.error: Final = error
-        self.branches: Final = branches
+    name: str
+    kind: StateKind
+    position: Position
+    description: str
+    invoke: Invoke | None
+    map: MapCall | None
+    after: tuple[After, ...]
+    timeout_s: float | None
+    max_visits: int | None
+    status: Status
+    output: Template | None
+    error: Template | None
+    branches: Mapping[str, tuple[Branch, ...]]
 
 
 class Pool(NamedTuple):
@@ -133,45 +112,23 @@ class Pool(NamedTuple):
     burst: int
 
 
-class Machine:
+class Machine(NamedTuple):
     """An immutable program. `digest` names its whole text with its children's; `children` are the maps' machines."""
 
-    __slots__ = (
-        "children", "description", "digest", "file", "initial", "input_schema", "key", "name", "pools", "source",
-        "states", "structure", "summary", "version",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        version: int,
-        digest: str,
-        description: str,
-        file: str,
-        source: Mapping[str, Any],
-        initial: str,
-        states: Mapping[str, State],
-        structure: "transitions.Machine",
-        key: Template | None,
-        input_schema: Mapping[str, Any] | None,
-        pools: Mapping[str, Pool],
-        summary: Template | None,
-        children: "Mapping[str, Machine]",
-    ) -> None:
-        self.name: Final = name
-        self.version: Final = version
-        self.digest: Final = digest
-        self.description: Final = description
-        self.file: Final = file
-        self.source: Final = source
-        self.initial: Final = initial
-        self.states: Final = states
-        self.structure: Final = structure
-        self.key: Final = key
-        self.input_schema: Final = input_schema
-        self.pools: Final = pools
-        self.summary: Final = summary
-        self.children: Final = children
+    name: str
+    version: int
+    digest: str
+    description: str
+    file: str
+    source: Mapping[str, Any]
+    initial: str
+    states: Mapping[str, State]
+    structure: "transitions.Machine"
+    key: Template | None
+    input_schema: Mapping[str, Any] | None
+    pools: Mapping[str, Pool]
+    summary: Template | None
+    children: "Mapping[str, Machine]"
 
     def branches(self) -> tuple[Branch, ...]:
         """Every transition, in the order of the text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 
 import pytest
@@ -103,14 +102,6 @@ def test_every_transition_is_taken(case):
     assert takers().get(case) or is_cancel(case)
 
 
-def but(value, **changes):
-    """A copy of a machine or of a state that differs in some fields."""
-    changed = copy.copy(value)
-    for name, other in changes.items():
-        setattr(changed, name, other)
-    return changed
-
-
 def retargeted(machine, position, target):
     """The compiled machine with one written transition leading elsewhere."""
 
@@ -118,10 +109,10 @@ def retargeted(machine, position, target):
         return branch._replace(target=target) if branch.position == position else branch
 
     states = {
-        name: but(state, branches={event: tuple(map(changed, group)) for event, group in state.branches.items()})
+        name: state._replace(branches={event: tuple(map(changed, group)) for event, group in state.branches.items()})
         for name, state in machine.states.items()
     }
-    return but(machine, states=states, digest=f"{machine.digest}-{position.line}-{target}")
+    return machine._replace(states=states, digest=f"{machine.digest}-{position.line}-{target}")
 
 
 def mutants(case):
@@ -136,7 +127,7 @@ def mutants(case):
         if machine is MACHINE:
             yield target, mutant
         else:
-            parent = but(MACHINE, children={name: mutant}, digest=f"{MACHINE.digest}-{mutant.digest}")
+            parent = MACHINE._replace(children={name: mutant}, digest=f"{MACHINE.digest}-{mutant.digest}")
             yield target, parent
 
 
