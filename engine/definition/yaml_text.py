@@ -12,16 +12,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import yaml
 
-from engine.core.bounds import DEFINITION_BYTES_MAX, DEFINITION_NODES_MAX
+from engine.core.bounds import DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NODES_MAX
 from engine.core.diagnostic import Diagnostic, Position
 from engine.definition.place import Span, offset_of, position_of
 
 Path: TypeAlias = tuple[str | int, ...]
 
-DEPTH_MAX: Final = 100
-"""Nesting of one text; the C parser recurses, and a hundred thousand brackets would end the process."""
-
-_TOO_DEEP: Final = f"the text is nested more than {DEPTH_MAX} levels deep"
+_TOO_DEEP: Final = f"the text is nested more than {DEFINITION_DEPTH_MAX} levels deep"
 _UNPRINTABLE: Final = yaml.reader.Reader.NON_PRINTABLE
 """What YAML does not print (https://yaml.org/spec/1.2.2/#51-character-set), but for the byte order mark. PyYAML has
 compiled it already: a second such pattern would take three milliseconds of every start."""
@@ -183,13 +180,13 @@ def _refused(text: str) -> int | None:
 
 def _too_deep(text: str) -> Position | None:
     # Each of these characters can open at most one level; fewer of them than the bound need no look.
-    if sum(map(text.count, "[{-:?")) <= DEPTH_MAX:
+    if sum(map(text.count, "[{-:?")) <= DEFINITION_DEPTH_MAX:
         return None
     depth = 0
     for event in yaml.parse(text, Loader=_CoreLoader):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
-            if depth > DEPTH_MAX:
+            if depth > DEFINITION_DEPTH_MAX:
                 mark: Any = event.start_mark
                 return Position(mark.line + 1, mark.column + 1)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -239,7 +236,8 @@ class _Builder:
                 node, "yaml-alias-recursive", "an anchor contains itself", "Write the part out where it is used."
             )
             return None
-        if len(self.open) >= DEPTH_MAX and not isinstance(node, yaml.ScalarNode):  # through aliases: see `_too_deep`
+        # Through aliases, which `_too_deep` does not see.
+        if len(self.open) >= DEFINITION_DEPTH_MAX and not isinstance(node, yaml.ScalarNode):
             self._refuse(node, "text-too-deep", _TOO_DEEP, "Write it flatter.")
             return None
         if isinstance(node, yaml.ScalarNode):

@@ -22,7 +22,14 @@ import anyio
 from engine.artifacts import open_artifacts
 from engine.artifacts.port import Artifacts
 from engine.core.action import Decision
-from engine.core.bounds import CONCURRENCY_MAX, GRACE_S_MAX, LEASE_S_MAX
+from engine.core.bounds import (
+    CONCURRENCY_MAX,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_GRACE_S,
+    DEFAULT_LEASE_S,
+    GRACE_S_MAX,
+    LEASE_S_MAX,
+)
 from engine.core.effect import Perform
 from engine.core.handler import Handler
 from engine.core.machine import Machine
@@ -47,9 +54,6 @@ if TYPE_CHECKING:
 DEFAULT_STORE: Final = "sqlite:///.detent/detent.db"
 DEFAULT_ARTIFACTS: Final = "folder:.detent/artifacts"
 DEFAULT_BUCKET: Final = "local"
-DEFAULT_LEASE_S: Final = 60.0
-DEFAULT_CONCURRENCY: Final = 20
-DEFAULT_GRACE_S: Final = 10.0
 PATIENCE_S: Final = 60.0
 """How long a run is waited for when it waits for a timer."""
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import anyio
 
 from engine.core.action import ActionKind, Decision, EngineCode, Failure
+from engine.core.bounds import SKEW_MARGIN_S_MAX
 from engine.core.effect import Finish, Perform, Rest, StartMap, StopMap
 from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
 from engine.core.machine import Machine
@@ -33,9 +34,6 @@ from engine.runner.perform import Performer
 from engine.runs import Claim, Committed, Head, Held, Runs
 
 Result = TypeVar("Result")
-
-SKEW_MARGIN_S_MAX: Final = 5.0
-"""The part of a lease in which no effect is started: covers clocks that differ (LEASES.md)."""
 
 OUTAGE_DELAY_S_MAX: Final = 5.0
 """Longest pause between two tries on a store that is away."""

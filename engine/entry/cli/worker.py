@@ -16,8 +16,7 @@ import anyio
 import anyio.lowlevel
 import click
 
-from engine.core.bounds import CONCURRENCY_MAX
-from engine.entry.application import DEFAULT_CONCURRENCY
+from engine.core.bounds import CONCURRENCY_MAX, DEFAULT_CONCURRENCY
 from engine.entry.assembly import Assembly
 from engine.entry.cli.options import (
     actions_option,
