@@ -29,8 +29,8 @@ from engine.store.sqlite_writer import Transact, Writer
 PAUSE_S: Final = 0.002
 """Between two tries to have the turn: half of another's burst, some five commits."""
 
-TRIES_MAX: Final = 10
-"""Tries before getting in line: 20 ms, in which four other processes have had their bursts."""
+TRIES_MAX: Final = 15
+"""Tries before getting in line: some 30 ms, in which four other processes have had their bursts."""
 
 
 class Inline:
@@ -57,11 +57,7 @@ class Inline:
             self._gathered.append(asked)
         else:
             return await self._lane.ask(question)
-        try:
-            await asked.future
-        except BaseException:
-            self._withdraw(asked)
-            raise
+        await asked.future  # one that is cancelled here is withdrawn: the next try leaves it out
         return asked.answered()
 
     async def finish(self) -> None:
@@ -78,17 +74,12 @@ class Inline:
         try:
             await _let_others_run()
         except BaseException:
-            self._withdraw(asked)
+            with contextlib.suppress(ValueError):  # somebody else's try had it
+                self._gathered.remove(asked)
             if self._gathered:
                 loop.call_soon(self._flush, None)
             raise
         return self._flush(asked)
-
-    def _withdraw(self, asked: Asked[Transact]) -> None:
-        with contextlib.suppress(ValueError):  # it is on its way, and only the answer is lost
-            self._gathered.remove(asked)
-        if not self._gathered:
-            self._call_off()
 
     def _is_left_behind(self) -> bool:
         """Whether the loop of those who have gathered ended without telling them."""
