@@ -5,10 +5,10 @@ On a local disk a commit takes some 200 us, most of it the sync; to hand it to a
 lets every other task that is ready run, and then commits for all who have asked by then. Many runs in flight so share
 a sync without a thread between them.
 
-While another process has the writers' turn, those who have asked are patient: a timer asks for the turn again every
-`PAUSE_S`, and who asks meanwhile joins them. After `TRIES_MAX` they get in line for it, in the writer's lane. That
-keeps a process that is writing on its processor, with its caches, for a burst of commits; to wake a thread in line for
-every single commit took more than twice the processor time.
+While another process has the writers' turn, those who have asked are patient: a timer tries again after each of
+`PAUSES_S`, and who asks meanwhile joins them. Then they get in line for it, in the writer's lane. That keeps a process
+that is writing on its processor, with its caches, for a burst of commits; to wake a thread in line for every single
+commit took twice the processor time.
 
 It gives way to the lane at once when commits are slow (a cloud disk), when the log is to be moved, and while the
 lane's thread works. The loop never waits for any of these, nor for another process: it asks, or is called later.
@@ -26,11 +26,9 @@ from typing import Any, Final
 from engine.store.sqlite_lane import BATCH_MAX, Asked, Lane
 from engine.store.sqlite_writer import Transact, Writer
 
-PAUSE_S: Final = 0.002
-"""Between two tries to have the turn: half of another's burst, some five commits."""
-
-TRIES_MAX: Final = 15
-"""Tries before getting in line: some 30 ms, in which four other processes have had their bursts."""
+PAUSES_S: Final = (0.001, 0.002, 0.003, *[0.004] * 7)
+"""Between the tries to have the turn, before getting in line: some 34 ms, in which the bursts of four other processes
+end. The first are short, for another that has but one commit or two to make; each later one costs the burst less."""
 
 
 class Inline:
@@ -63,7 +61,7 @@ class Inline:
     async def finish(self) -> None:
         """Wait until those who have gathered on this loop are committed, or are the lane's."""
         while self._gathered and self._loop is asyncio.get_running_loop():
-            self._tries = TRIES_MAX
+            self._tries = len(PAUSES_S)
             if self._timer is None:
                 await _let_others_run()
             else:
@@ -114,9 +112,9 @@ class Inline:
                     return True
             finally:
                 self._lock.release()
-            self._tries += 1
-            if self._tries < TRIES_MAX:
-                self._timer = asyncio.get_running_loop().call_later(PAUSE_S, self._flush, None)
+            if self._tries < len(PAUSES_S):
+                self._timer = asyncio.get_running_loop().call_later(PAUSES_S[self._tries], self._flush, None)
+                self._tries += 1
                 return False
         self._lane.put(batch)
         self._gathered = []

@@ -24,8 +24,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-BURST_NS: Final = 4_000_000
-"""How long one process may go on before the others: a dozen quick commits, two short runs."""
+BURST_NS: Final = 6_000_000
+"""How long one process may go on before the others: some twenty quick commits, three short runs."""
 
 LULL_NS: Final = 500_000
 """A writer that has not committed for so long has ended its burst: some three times what a run takes between two."""
