@@ -1,7 +1,7 @@
 """The store in one SQLite file: durable, shared by processes, nothing to install or run.
 
 In: keys, writes and queries of `engine/store/port.py`. Out: what was committed; a commit is acknowledged when it
-is on the disk. Beside the file lie SQLite's own `-wal` and `-shm`, and two empty files for the writers' turn.
+is on the disk. Beside the file lie SQLite's own `-wal` and `-shm`, and two small files for the writers' turn.
 
 Two lanes (`sqlite_lane.py`): one thread writes, many transacts to a commit (`sqlite_writer.py`); one reads on a
 connection of its own, which in a write-ahead log never waits for a writer. Commits that take less time than a thread

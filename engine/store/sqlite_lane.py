@@ -92,7 +92,10 @@ class Lane(Generic[Question]):
         return asked.answered()
 
     def put(self, batch: Iterable[Asked[Question]]) -> None:
-        """Queue questions, whose futures tell when they are answered. Raises `StoreUnavailableError` after `close`."""
+        """Queue questions, whose futures tell when they are answered. Raises `StoreUnavailableError` after `close`.
+
+        Called on the questions' own loop.
+        """
         with self._door:  # a question is either before the end of the queue or refused, never behind it
             if self._closed:
                 raise StoreUnavailableError("the store is closed.", remedy="Open it again.")
@@ -100,6 +103,7 @@ class Lane(Generic[Question]):
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             for asked in batch:
+                asked.future  # noqa: B018 - made before the thread sees it: two threads could each make one
                 self._queue.put(asked)
 
     async def close(self) -> None:

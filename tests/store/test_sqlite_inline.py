@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ import pytest
 
 from engine.core.write import Create, Key, Set, Write
 from engine.errors import StoreUnavailableError
-from engine.store import sqlite_writer
+from engine.store import sqlite_inline, sqlite_writer
 from engine.store.port import Documents, Index, Where
 from engine.store.sqlite import SqliteStore
 from engine.store.sqlite_turn import Turn
@@ -64,20 +65,136 @@ async def test_a_quick_commit_is_made_on_the_loop_and_a_slow_one_is_not(
     await store.close()
 
 
-async def test_the_loop_does_not_wait_for_another_process_that_has_the_turn(tmp_path: Path) -> None:
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Turn]:
+    """Another process, as far as the writers' turn goes."""
+    turn = Turn(str(tmp_path / "store.db"))
+    yield turn
+    turn.close()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that never gets in line."""
+    monkeypatch.setattr(sqlite_inline, "PAUSES_S", (0.001,) * 100_000)
+
+
+async def test_the_loop_does_not_wait_for_another_process_that_keeps_the_turn(
+    tmp_path: Path, other: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it tries on the loop, nor when the thread has got in line."""
+    waited: list[threading.Thread] = []
+    in_line = threading.Event()
+    take = Turn.take
+
+    def watched(turn: Turn, *, waits: bool = True) -> bool:
+        if waits:
+            waited.append(threading.current_thread())
+            in_line.set()
+        return take(turn, waits=waits)
+
     store = await SqliteStore.open(tmp_path / "store.db")
     seen: list[threading.Thread] = []
-    other = Turn(str(tmp_path / "store.db"))
+    other.take()
+    monkeypatch.setattr(Turn, "take", watched)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(store.transact, [A], committing_thread(seen))
+        assert await anyio.to_thread.run_sync(in_line.wait, 5)
+        assert seen == []
+        other.give()
+    assert seen == waited
+    assert threading.main_thread() not in waited
+    assert await fetch(store, A) == {"n": 1}
+    await store.close()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_short_turn_of_another_process_wakes_no_thread(tmp_path: Path, other: Turn, disk: Disk) -> None:
+    """And who asks meanwhile joins those who are waiting."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    seen: list[threading.Thread] = []
     other.take()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(store.transact, [A], committing_thread(seen))
         await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(store.transact, [A], committing_thread(seen))
+        await anyio.wait_all_tasks_blocked()
+        disk.log_syncs = 0
         assert seen == []
         other.give()
-    assert seen != [threading.main_thread()]
-    assert await fetch(store, A) == {"n": 1}
-    other.close()
+    assert seen == [threading.main_thread()] * 2
+    assert disk.log_syncs == 1
     await store.close()
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("cancelled", ["first", "second"])
+async def test_a_task_cancelled_while_another_process_has_the_turn_withdraws_its_commit(
+    tmp_path: Path, other: Turn, cancelled: str
+) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    other.take()
+    tasks = {}
+    for name in ("first", "second"):
+        tasks[name] = asyncio.ensure_future(commit(store, Create(Key("things", name), {})))
+        await anyio.wait_all_tasks_blocked()
+    tasks.pop(cancelled).cancel()
+    other.give()
+    await asyncio.wait(tasks.values(), timeout=5)
+    assert [found.key.id for found in await store.query("things")] == [*tasks]
+    await store.close()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_when_all_who_waited_are_cancelled_nobody_asks_for_the_turn_any_more(
+    tmp_path: Path, other: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    other.take()
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(commit, store, Set(A, {"n": number}))
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    asked: list[object] = []
+    monkeypatch.setattr(store._writer, "work", lambda *arguments, **how: asked.append(arguments))
+    await anyio.sleep(0.01)
+    assert asked == []
+    monkeypatch.undo()
+    other.give()
+    await store.close()
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_event_loop_that_ends_while_its_tasks_wait_leaves_the_next_one_free(tmp_path: Path, other: Turn) -> None:
+    first = asyncio.new_event_loop()
+    store = first.run_until_complete(SqliteStore.open(tmp_path / "store.db"))
+    other.take()
+    lost = first.create_task(commit(store, Set(A, {"n": -1})))
+    first.run_until_complete(asyncio.sleep(0.01))
+    first.close()
+    other.give()
+    seen: list[threading.Thread] = []
+    asyncio.run(store.transact([A], committing_thread(seen)))
+    assert seen == [threading.main_thread()]
+    assert not lost.done()
+    lost._log_destroy_pending = False  # type: ignore[attr-defined]
+    asyncio.run(store.close())
+
+
+@pytest.mark.usefixtures("patient")
+async def test_close_gets_in_line_for_those_who_wait(tmp_path: Path, other: Turn) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    other.take()
+    asked = asyncio.ensure_future(commit(store, Set(A, {})))
+    await anyio.wait_all_tasks_blocked()
+    closing = asyncio.ensure_future(store.close())
+    await anyio.wait_all_tasks_blocked()
+    assert not store._inline._gathered
+    other.give()
+    done, waiting = await asyncio.wait([asked, closing], timeout=5)
+    assert not waiting
+    assert [task.exception() for task in done] == [None, None]
 
 
 async def test_one_who_leads_and_is_cancelled_leaves_the_others_their_commit(tmp_path: Path) -> None:
@@ -166,17 +283,17 @@ async def test_a_map_of_another_type_in_a_facet_is_json_and_fails_nobody(tmp_pat
     await store.close()
 
 
-async def test_what_was_asked_before_the_close_is_committed_also_when_the_lane_has_to_do_it(tmp_path: Path) -> None:
+async def test_what_was_asked_before_the_close_is_committed_also_when_the_lane_has_to_do_it(
+    tmp_path: Path, other: Turn
+) -> None:
     store = await SqliteStore.open(tmp_path / "store.db")
-    other = Turn(str(tmp_path / "store.db"))
     tasks = [asyncio.ensure_future(commit(store, Create(Key("things", str(n)), {}))) for n in range(3)]
     closing = asyncio.ensure_future(store.close())  # begins when they have gathered, and none has committed
-    assert other.take(waits=False)
+    assert other.take()
     tasks[0].get_loop().call_later(0.1, other.give)
     done, waiting = await asyncio.wait([*tasks, closing], timeout=5)
     assert not waiting
     assert [task.exception() for task in done] == [None] * 4
-    other.close()
 
 
 async def test_an_error_that_nobody_foresaw_reaches_everybody_of_the_batch(
