@@ -18,7 +18,6 @@ from engine.core.machine import Machine
 from engine.entry.application import Engine, RunResult
 from engine.entry.assembly import Assembly
 from engine.entry.cli import EXIT_FAILED
-from engine.entry.cli import report as report_error
 from engine.entry.cli.following import follow, to_json
 from engine.entry.cli.options import (
     actions_option,
@@ -29,6 +28,7 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
+from engine.entry.cli.reporting import report as report_error
 from engine.entry.cli.run import report
 from engine.entry.cli.screen import screen
 from engine.entry.cli.steering import cancel, redrive, signal
