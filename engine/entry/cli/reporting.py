@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 
@@ -19,7 +20,7 @@ from engine.errors import (
     StoreError,
 )
 
-FLAGS = f"{__name__}.flags"
+FLAGS: Final = f"{__name__}.flags"
 """Where a command's context keeps, for each variable that a flag has set, the flag's name."""
 
 

@@ -2,7 +2,8 @@
 
 SIGTERM and Ctrl-C end it gracefully: it takes no more work, what is under way has the grace time to finish, and the
 rest is let go of for others. A second signal ends the grace time, and further ones change nothing. The exit status is 0
-either way. With `--once` they interrupt it as any other command.
+either way. It makes a store that is not there yet, in a folder that is. With `--once` the store is there already, and
+signals interrupt it as any other command.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import click
 from engine.core.bounds import CONCURRENCY_MAX
 from engine.core.secret import Secrets
 from engine.entry.application import DEFAULT_CONCURRENCY
-from engine.entry.assembly import Assembly
+from engine.entry.assembly import Assembly, expect_place, expect_store
 from engine.entry.cli.interruption import heard
 from engine.entry.cli.options import (
     actions_option,
@@ -72,6 +73,7 @@ def command(
         with observer_for_terminal(config) as (observer, secrets):
             told = anyio.run(_work_once, _assembly(config, secrets, observer, concurrency), start)
     else:
+        expect_place(config.store)
         calls = _Calls()
         with heard(calls), observer_for_terminal(config) as (observer, secrets):
             assembly = _assembly(config, secrets, observer, concurrency)
@@ -93,6 +95,7 @@ async def _work_once(assembly: Assembly, start: Sequence[str]) -> str:
     machines = [assembly.load(path) for path in start]
     for machine in machines:
         expect_source(machine)
+    expect_store(assembly.config.store)  # what is not there yet holds nothing that is due
     async with assembly.engine() as app:
         driven = await app.work_once()
         begun = [await start_waiting(app, machine) for machine in machines]
