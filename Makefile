@@ -36,7 +36,8 @@ bench-small: $(STAMP) ## The minute of it that CI gates on: counts and ratios, n
 EXPORT := machines/chart_export.yaml --load fixtures/documents --input '{"run_id": "20260105-080000_BTCUSDT_k3f7a"}'
 
 verify: $(STAMP) ## Every pair of crashes of an export of three charts, and 5,000 of one of eight: minutes
-	$(BIN)/detent verify $(EXPORT) --pairs all
+	$(BIN)/detent verify $(EXPORT) --pairs all --kind crash-pair
+	$(BIN)/detent verify $(EXPORT) --pairs 2000
 	$(BIN)/detent verify $(EXPORT) --pairs 1000 --semantics preconditions
 	$(BIN)/detent verify $(EXPORT) --items 8 --pairs 5000 --kind crash-pair
 

@@ -6,7 +6,6 @@ default, FULL. A persister has one connection, so runs in flight are those of si
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import sqlite3
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from burr.core import ApplicationBuilder, State, action
 from burr.core.persistence import SQLitePersister
@@ -89,6 +87,9 @@ def runs(job: Job, watch: Watch) -> Figures:
 
 def mapped(job: Job, watch: Watch) -> Figures:
     """`MapStates` over threads, each with a connection that it keeps; each item is an application that is saved."""
+    import http.client  # here: a start must not pay for it
+    from urllib.parse import urlsplit
+
     from burr.core.parallelism import MapStates
 
     place = urlsplit(job["url"])

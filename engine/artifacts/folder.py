@@ -16,7 +16,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import secrets as randomness
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -260,7 +259,7 @@ class FolderArtifacts:
     def _spooled(self, content: bytes) -> Iterator[Path]:
         """The path of a file that holds `content` and is on the disk; it is gone afterwards."""
         _make_folders(self._blobs)
-        path = self._blobs / f"spool-{randomness.token_hex(8)}"
+        path = self._blobs / f"spool-{os.urandom(8).hex()}"
         try:
             _write_file(os.open(path, _NEW_FILE, 0o666), content)
             yield path
@@ -346,7 +345,7 @@ def _write_file(file: int, content: bytes) -> None:
 
 
 def _rename_copy(folder: int, leaf: str, content: bytes) -> None:
-    spooled = f".spool-{randomness.token_hex(8)}"
+    spooled = f".spool-{os.urandom(8).hex()}"
     try:
         _write_file(os.open(spooled, _NEW_FILE, 0o666, dir_fd=folder), content)
         os.replace(spooled, leaf, src_dir_fd=folder, dst_dir_fd=folder)

@@ -8,7 +8,6 @@ no lock file is left behind for a version control to find. POSIX only, as is rec
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, atomically and durably. Its folder must exist. Raises `OSError`."""
+    import tempfile  # here: a process that records nothing does without it, and without what it imports
+
     # A short name of its own: `path`'s may have the full length that a folder can hold.
     handle, name = tempfile.mkstemp(prefix=".detent-", suffix=".part", dir=path.parent)
     try:

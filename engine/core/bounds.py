@@ -58,6 +58,18 @@ REASON_CHARS_MAX: Final = 1000
 CONCURRENCY_MAX: Final = 1000
 """Runs that one worker drives at once."""
 
+DEFAULT_CONCURRENCY: Final = 20
+"""Runs that one worker drives at once where nobody says otherwise: as many calls as most APIs allow at a time."""
+
+DEFAULT_LEASE_S: Final = 60.0
+"""Seconds of a claim where nobody says otherwise: what a crash delays a run by, against how often it is renewed."""
+
+SKEW_MARGIN_S_MAX: Final = 5.0
+"""The part of a lease in which no effect is started, in seconds: covers clocks that differ (LEASES.md)."""
+
+DEFAULT_GRACE_S: Final = 10.0
+"""Seconds that a worker which was told to stop takes to finish where nobody says otherwise: what Cloud Run gives."""
+
 LEASE_S_MAX: Final = 3600
 """Seconds of a claim: what a worker that died holds is nobody's for as long."""
 
@@ -73,6 +85,12 @@ expression that names it, also the ones that clean up."""
 
 DEFINITION_BYTES_MAX: Final = 512 * 1024
 """Text of one definition: it is stored as a document."""
+
+DEFINITION_DEPTH_MAX: Final = 100
+"""Levels of one definition's text; the C parser recurses, and a hundred thousand brackets would end the process."""
+
+CHILD_DEPTH_MAX: Final = 20
+"""Machines that map machines that map machines: deeper is a mistake, and the compiler recurses."""
 
 DEFINITION_NODES_MAX: Final = 50_000
 """YAML nodes of one definition after aliases are expanded: stops an alias bomb."""

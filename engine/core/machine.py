@@ -3,10 +3,12 @@
 States are flattened to leaves (`RUNNING.CAPTURING`). The finite-state structure, which state follows
 which on what event, lives in a `transitions.Machine`, and every target in a `Branch` here was read back
 from it. Nothing in this file decides anything: the interpreter is `step.py`.
+
+None is a dataclass: to make a frozen one takes as long at a start as to make ten of these. `State` and `Machine` have
+slots, which are read in half the time of a named tuple's fields, at every step.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,8 +76,7 @@ class After(NamedTuple):
     delay: Template
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """A leaf. `branches` maps an event's name to its transitions in order.
 
     The events are `on:<outcome or signal>`, `always`, `after:<delay>`, `catch` and `cancel`; what a parent
@@ -86,16 +87,16 @@ class State:
     name: str
     kind: StateKind
     position: Position
-    description: str = ""
-    invoke: Invoke | None = None
-    map: MapCall | None = None
-    after: tuple[After, ...] = ()
-    timeout_s: float | None = None
-    max_visits: int | None = None
-    status: Status = Status.SUCCEEDED
-    output: Template | None = None
-    error: Template | None = None
-    branches: Mapping[str, tuple[Branch, ...]] = field(default_factory=dict)
+    description: str
+    invoke: Invoke | None
+    map: MapCall | None
+    after: tuple[After, ...]
+    timeout_s: float | None
+    max_visits: int | None
+    status: Status
+    output: Template | None
+    error: Template | None
+    branches: Mapping[str, tuple[Branch, ...]]
 
 
 class Pool(NamedTuple):
@@ -111,8 +112,7 @@ class Pool(NamedTuple):
     burst: int
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """An immutable program. `digest` names its whole text with its children's; `children` are the maps' machines."""
 
     name: str
@@ -124,11 +124,11 @@ class Machine:
     initial: str
     states: Mapping[str, State]
     structure: "transitions.Machine"
-    key: Template | None = None
-    input_schema: Mapping[str, Any] | None = None
-    pools: Mapping[str, Pool] = field(default_factory=dict)
-    summary: Template | None = None
-    children: "Mapping[str, Machine]" = field(default_factory=dict)
+    key: Template | None
+    input_schema: Mapping[str, Any] | None
+    pools: Mapping[str, Pool]
+    summary: Template | None
+    children: "Mapping[str, Machine]"
 
     def branches(self) -> tuple[Branch, ...]:
         """Every transition, in the order of the text."""

@@ -9,17 +9,14 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from engine.core.action import ActionDeclaration
-from engine.core.bounds import DEFINITION_BYTES_MAX
+from engine.core.bounds import CHILD_DEPTH_MAX, DEFINITION_BYTES_MAX
 from engine.core.diagnostic import Diagnostic, Position
 from engine.core.machine import Machine
 from engine.definition.compiler import Absent, Compiled, compile_source, compile_text
 from engine.errors import DefinitionError
-
-CHILD_DEPTH_MAX: Final = 20
-"""Machines that map machines that map machines: deeper is a mistake, and the compiler recurses."""
 
 
 class Catalogue:

@@ -270,7 +270,4 @@ def _reading_targets_from(structure: transitions.Machine, leaf: State) -> State:
     for event, group in leaf.branches.items():
         rows = structure.events[event].transitions[leaf.name] if group else []
         branches[event] = tuple(branch._replace(target=str(row.dest)) for branch, row in zip(group, rows, strict=True))
-    return State(
-        leaf.name, leaf.kind, leaf.position, leaf.description, leaf.invoke, leaf.map, leaf.after, leaf.timeout_s,
-        leaf.max_visits, leaf.status, leaf.output, leaf.error, branches,
-    )  # fmt: skip
+    return leaf._replace(branches=branches)

@@ -6,7 +6,6 @@ no other. `Fields` is bound to one object of the text; `Scope` names are those o
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -19,17 +18,18 @@ from engine.definition.declaration import ExpressionUse, MachineDeclaration
 from engine.definition.yaml_text import Path, Text
 from engine.errors import ExpressionError
 
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
-_NUMBER: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?")
+# Patterns are texts: `re` compiles one when it is first asked for, and keeps it, so a start pays for those it uses.
+_DURATION: Final = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)"
+_NUMBER: Final = r"[0-9]{1,9}(?:\.[0-9]+)?"
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-STATE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MACHINE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+STATE_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+MACHINE_NAME: Final = r"[A-Za-z][A-Za-z0-9_-]{0,99}"
 
 ALWAYS_DEFINED: Final = frozenset(("input", "context", "visits", "run"))
 NAMES: Final = {bool: "a boolean", int: "an integer", float: "a number", str: "a string", dict: "a map", list: "a list"}
-LITERAL: Final = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
+LITERAL: Final = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
 """A text literal inside CEL."""
-_BOUND: Final = re.compile(r"\.(?:all|exists|exists_one|filter|map|optMap|optFlatMap)\(\s*([A-Za-z_]\w*)\s*,")
+_BOUND: Final = r"\.(?:all|exists|exists_one|filter|map|optMap|optFlatMap)\(\s*([A-Za-z_]\w*)\s*,"
 _CEL_PROBLEMS: Final = (
     (r"(?:Syntax error: )?(?:mismatched|extraneous) input '<EOF>'.*", "it ends too early", "Complete it."),
     (r"Syntax error: token recognition error at: '(=.*)'", "{} is no operator", "Compare with ==."),
@@ -91,6 +91,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name that is nearest to a wrong one, whatever its case; `None` when none is near."""
+    import difflib  # here: only what is wrong needs it
+
     lower = {option.lower(): option for option in sorted(known)}
     close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=cutoff)
     return lower[close[0]] if close else None
@@ -104,7 +106,7 @@ def short(text: str) -> str:
 
 def seconds(text: str) -> float | None:
     """A duration like `30s`, `500ms`, `2h` in seconds; `None` when it is none."""
-    found = _DURATION.fullmatch(text.strip())
+    found = re.fullmatch(_DURATION, text.strip())
     return None if found is None else round(float(found.group(1)) * _UNIT_S[found.group(2)], 3)
 
 
@@ -196,7 +198,7 @@ class Fields:
             return default
         value = self.data[name]
         amount = seconds(value) if isinstance(value, str) else value
-        if in_key and amount is None and _NUMBER.fullmatch(value):
+        if in_key and amount is None and re.fullmatch(_NUMBER, value):
             amount = float(value)
         if isinstance(amount, (int, float)) and not isinstance(amount, bool) and 0 < amount <= DELAY_S_MAX:
             return float(amount)
@@ -245,7 +247,7 @@ class Fields:
         if not isinstance(value, str) or not value.strip():
             self.wrong("guard", "a CEL expression")
             return None
-        if "${" in LITERAL.sub("", value):
+        if "${" in re.sub(LITERAL, "", value):
             message = "a guard is bare CEL, without ${ }"
             self.text.report(self.at("guard"), "guard-not-bare", message, "Remove each ${ and its }.")
             return None
@@ -283,7 +285,7 @@ class Fields:
         found = self.templates("assign", defined)
         for name in self.mapping("assign"):
             self.machine.assigned.add(name)
-            if not STATE_NAME.fullmatch(name):
+            if not re.fullmatch(STATE_NAME, name):
                 path = (*self.path, "assign", name)
                 self.text.report(
                     self.text.key_at(path), "name-invalid", f"{short(name)!r} cannot be a name in the context",
@@ -356,7 +358,7 @@ def _explained(problem: str) -> tuple[str, str]:
 
 def bound_names(text: str) -> set[str]:
     """The names that macros of an expression bind, such as `item` in `context.items.all(item, item > 0)`."""
-    return set(_BOUND.findall(LITERAL.sub('""', text)))
+    return set(re.findall(_BOUND, re.sub(LITERAL, '""', text))) if "(" in text else set()
 
 
 def _without_brace(error: ExpressionError) -> str:

@@ -19,9 +19,9 @@ from engine.definition.fields import LITERAL, bound_names, near, nearest
 from engine.definition.yaml_text import Path, Text
 
 # The name behind a dot, unless it is a method that is called: `context.map(…)` reads no key "map".
-_CONTEXT_KEY: Final = re.compile(r"(?<![.\w])context\.\??([A-Za-z_]\w*)(?!\w|\s*\()")
-_INPUT_KEY: Final = re.compile(r"(?<![.\w])input\.\??([A-Za-z_]\w*)(?!\w|\s*\()")
-_VISITS: Final = re.compile(r"(?<![.\w])visits((?:\.[A-Za-z_]\w*(?!\w|\s*\())+)")
+_CONTEXT_KEY: Final = r"(?<![.\w])context\.\??([A-Za-z_]\w*)(?!\w|\s*\()"
+_INPUT_KEY: Final = r"(?<![.\w])input\.\??([A-Za-z_]\w*)(?!\w|\s*\()"
+_VISITS: Final = r"(?<![.\w])visits((?:\.[A-Za-z_]\w*(?!\w|\s*\())+)"
 
 
 class Subject(NamedTuple):
@@ -196,21 +196,22 @@ def _data_flow(subject: Subject) -> None:
     names = {state.name: state for state in subject.machine.every_state()}
     declared = _input_names(subject.machine.input_schema)
     for expression, position in subject.machine.expressions:
-        text = LITERAL.sub('""', expression.text)
-        bound = bound_names(expression.text)
-        for name in _CONTEXT_KEY.findall(text) if "context" not in bound else ():
+        text = re.sub(LITERAL, '""', expression.text)
+        named = set(expression.names) - bound_names(expression.text)
+        for name in re.findall(_CONTEXT_KEY, text) if "context" in named else ():
             if name not in assigned:
                 remedy = nearest(name, assigned) or "Assign it before it is read."
                 report(position, "context-unassigned", f"nothing in the definition assigns context.{name}", remedy)
-        for name in _INPUT_KEY.findall(text) if declared is not None and "input" not in bound else ():
+        for name in re.findall(_INPUT_KEY, text) if declared is not None and "input" in named else ():
             if declared is not None and name not in declared:
                 message = f"the input's schema has no property {name!r}"
                 report(position, "input-undeclared", message, nearest(name, declared) or "Declare it.")
-        _visits(subject, names, text, position)
+        if "visits" in expression.names:
+            _visits(subject, names, text, position)
 
 
 def _visits(subject: Subject, names: Mapping[str, StateDeclaration], text: str, position: Position) -> None:
-    for path in _VISITS.findall(text):
+    for path in re.findall(_VISITS, text):
         state = names.get(path[1:])
         if state is None:
             remedy = nearest(path[1:], subject.leaves)

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from engine.core.diagnostic import Position
 
-_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
-_DOUBLE: Final = re.compile(r"\\(?:x..|u.{4}|U.{8}|\r\n|.)|.", re.DOTALL)
+_BREAK: Final = r"\r\n|[\n\r\x85\u2028\u2029]"
+_DOUBLE: Final = r"(?s:\\(?:x..|u.{4}|U.{8}|\r\n|.)|.)"
 _ESCAPED_SPACE: Final = frozenset("\\" + after for after in "tnr\tNLPvf_ \n\r") | {"\\\r\n"}
 
 
@@ -44,7 +44,7 @@ def offset_of(text: str, span: Span, value: str, offset: int) -> int:
 def position_of(text: str, offset: int) -> Position:
     """Line and column of an offset, with the line breaks that YAML knows."""
     line, start = 1, 0
-    for found in _BREAK.finditer(text, 0, offset):
+    for found in re.compile(_BREAK).finditer(text, 0, offset):
         line, start = line + 1, found.end()
     return Position(line, offset - start + 1)
 
@@ -53,7 +53,7 @@ def _visible(text: str, span: Span) -> Iterator[tuple[int, int]]:
     """Offset and length in the source of each character of a scalar that is no white space."""
     source = text[span.start : span.end]
     if span.style == '"':
-        for found in _DOUBLE.finditer(source, 1, len(source) - 1):
+        for found in re.compile(_DOUBLE).finditer(source, 1, len(source) - 1):
             if found.group() not in _ESCAPED_SPACE and not found.group().isspace():
                 yield span.start + found.start(), len(found.group())
         return
@@ -61,7 +61,7 @@ def _visible(text: str, span: Span) -> Iterator[tuple[int, int]]:
     if span.style == "'":
         begin, end = 1, end - 1
     elif span.style in ("|", ">"):
-        header = _BREAK.search(source)
+        header = re.search(_BREAK, source)
         begin = header.end() if header else end
     at = begin
     while at < end:

@@ -6,6 +6,7 @@ or that an action declares an outcome is for `compiler` and `lint`.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from engine.core.bounds import ATTEMPTS_MAX, MAP_CONCURRENCY_MAX, VISITS_MAX
@@ -55,7 +56,7 @@ def read(text: Text) -> MachineDeclaration:
 
 def _named(fields: Fields, name: str) -> str:
     value = fields.string(name)
-    if value and not MACHINE_NAME.fullmatch(value):
+    if value and not re.fullmatch(MACHINE_NAME, value):
         message = f"{short(value)!r} cannot name a machine"
         fields.text.report(fields.at(name), "name-invalid", message, NAME_REMEDY)
         return ""
@@ -97,7 +98,7 @@ def _pool(fields: Fields, name: str, data: Any) -> Pool | None:
         )
         return None
     pool = fields.inner("pools", {}).inner(name, data)
-    if not MACHINE_NAME.fullmatch(name):
+    if not re.fullmatch(MACHINE_NAME, name):
         pool.report(None, "name-invalid", f"{short(name)!r} cannot name a pool", NAME_REMEDY)
     pool.expect_keys(vocabulary.POOL, "a pool")
     pool.require(("accounts",), f"the pool {name!r}")
@@ -113,7 +114,7 @@ def _states(fields: Fields, parent: StateDeclaration | None) -> list[StateDeclar
         fields.report("states", "states-empty", "'states' holds no state", "Add at least one.")
     for name, entry in data.items():
         inner = fields.inner("states", {}).inner(name, entry if isinstance(entry, dict) else {})
-        if not STATE_NAME.fullmatch(name):
+        if not re.fullmatch(STATE_NAME, name):
             remedy = "Use letters, digits and _, beginning with no digit."
             inner.report(None, "name-invalid", f"{short(name)!r} cannot name a state", remedy)
         if not isinstance(entry, dict):

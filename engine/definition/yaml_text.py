@@ -8,22 +8,22 @@ recursion through anchors, and bounds on size, depth and node count, so that no 
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import yaml
 
-from engine.core.bounds import DEFINITION_BYTES_MAX, DEFINITION_NODES_MAX
+from engine.core.bounds import DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NODES_MAX
 from engine.core.diagnostic import Diagnostic, Position
 from engine.definition.place import Span, offset_of, position_of
 
 Path: TypeAlias = tuple[str | int, ...]
 
-DEPTH_MAX: Final = 100
-"""Nesting of one text; the C parser recurses, and a hundred thousand brackets would end the process."""
+_TOO_DEEP: Final = f"the text is nested more than {DEFINITION_DEPTH_MAX} levels deep"
+_UNPRINTABLE: Final = yaml.reader.Reader.NON_PRINTABLE
+"""What YAML does not print (https://yaml.org/spec/1.2.2/#51-character-set), but for the byte order mark. PyYAML has
+compiled it already: a second such pattern would take three milliseconds of every start."""
 
-_TOO_DEEP: Final = f"the text is nested more than {DEPTH_MAX} levels deep"
-_REFUSED: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-"""What YAML does not print (https://yaml.org/spec/1.2.2/#51-character-set), and a byte order mark inside the text."""
+_BYTE_ORDER_MARK: Final = "\ufeff"
 
 _QUOTE: Final = "Quote a value that begins with or, inside { } or [ ], holds any of ${}[],:#&*!|>'\"%@`."
 _SYNTAX_REMEDIES: Final = (
@@ -43,10 +43,20 @@ _SYNTAX_REMEDIES: Final = (
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class _Form(NamedTuple):
+    """How an implicit type is written; asked as a compiled pattern is, and compiled when it is first asked."""
+
+    pattern: str
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """What PyYAML asks of a resolver."""
+        return re.fullmatch(self.pattern, text)
+
+
 class _CoreLoader(_Loader):  # type: ignore[misc]  # the base is chosen at import: the C parser where it is built
     """The safe loader with the implicit types of YAML 1.2's core schema instead of 1.1's."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own shape
+    yaml_implicit_resolvers: dict[str, list[tuple[str, _Form]]] = {}  # noqa: RUF012 - PyYAML's own shape
 
 
 _NULL, _BOOL, _INT, _FLOAT, _STR, _SEQ, _MAP = (
@@ -62,7 +72,7 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _CoreLoader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
+    _CoreLoader.add_implicit_resolver(_tag, _Form(_pattern), _first)
 
 
 _OF_VALUES: Final = ("value-invalid", "duration-invalid")
@@ -131,7 +141,7 @@ class Text:
 def parse(text: str, file: str) -> Text:
     """Parse one document. Never raises on bad text: see `diagnostics`; `data` is `None` when nothing could be read."""
     result = Text(file)
-    text = text.removeprefix("\ufeff")
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     result._source = text
     if len(text.encode(errors="replace")) > DEFINITION_BYTES_MAX:
         result.report(
@@ -139,9 +149,9 @@ def parse(text: str, file: str) -> Text:
             "Move a part of it into a machine of its own, and map it.",
         )  # fmt: skip
         return result
-    if (refused := _REFUSED.search(text)) is not None:
-        message = f"the character U+{ord(refused.group()):04X} is not allowed in YAML"
-        result.report(position_of(text, refused.start()), "yaml-syntax", message, "Remove it.")
+    if (refused := _refused(text)) is not None:
+        message = f"the character U+{ord(text[refused]):04X} is not allowed in YAML"
+        result.report(position_of(text, refused), "yaml-syntax", message, "Remove it.")
         return result
     try:
         if (position := _too_deep(text)) is not None:
@@ -159,15 +169,24 @@ def parse(text: str, file: str) -> Text:
     return result
 
 
+def _refused(text: str) -> int | None:
+    """Where the first character stands that YAML does not have, or a byte order mark inside the text."""
+    found = _UNPRINTABLE.search(text)
+    mark = text.find(_BYTE_ORDER_MARK)
+    if found is None:
+        return mark if mark >= 0 else None
+    return min(found.start(), mark) if mark >= 0 else found.start()
+
+
 def _too_deep(text: str) -> Position | None:
     # Each of these characters can open at most one level; fewer of them than the bound need no look.
-    if sum(map(text.count, "[{-:?")) <= DEPTH_MAX:
+    if sum(map(text.count, "[{-:?")) <= DEFINITION_DEPTH_MAX:
         return None
     depth = 0
     for event in yaml.parse(text, Loader=_CoreLoader):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
-            if depth > DEPTH_MAX:
+            if depth > DEFINITION_DEPTH_MAX:
                 mark: Any = event.start_mark
                 return Position(mark.line + 1, mark.column + 1)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -217,7 +236,8 @@ class _Builder:
                 node, "yaml-alias-recursive", "an anchor contains itself", "Write the part out where it is used."
             )
             return None
-        if len(self.open) >= DEPTH_MAX and not isinstance(node, yaml.ScalarNode):  # through aliases: see `_too_deep`
+        # Through aliases, which `_too_deep` does not see.
+        if len(self.open) >= DEFINITION_DEPTH_MAX and not isinstance(node, yaml.ScalarNode):
             self._refuse(node, "text-too-deep", _TOO_DEEP, "Write it flatter.")
             return None
         if isinstance(node, yaml.ScalarNode):

@@ -10,20 +10,26 @@ from __future__ import annotations
 import copy
 import math
 import os
-import secrets as randomness
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import anyio
 
 from engine.artifacts import open_artifacts
 from engine.artifacts.port import Artifacts
 from engine.core.action import Decision
-from engine.core.bounds import CONCURRENCY_MAX, GRACE_S_MAX, LEASE_S_MAX
+from engine.core.bounds import (
+    CONCURRENCY_MAX,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_GRACE_S,
+    DEFAULT_LEASE_S,
+    GRACE_S_MAX,
+    LEASE_S_MAX,
+)
 from engine.core.effect import Perform
 from engine.core.handler import Handler
 from engine.core.machine import Machine
@@ -37,32 +43,17 @@ from engine.runner.clock import Clock, SystemClock
 from engine.runner.driver import Driver
 from engine.runner.observer import Observer, Shielded, Silent
 from engine.runner.perform import Performer
-from engine.runner.serving import serve
 from engine.runner.worker import Worker
-from engine.runs import (
-    INDEXES,
-    Definitions,
-    Delivered,
-    FirstAction,
-    Head,
-    Runs,
-    Started,
-    Tenure,
-    cancel,
-    redrive,
-    signal,
-    standing,
-    start,
-)
+from engine.runs import INDEXES, Definitions, FirstAction, Head, Runs, Started, Tenure, standing, start
 from engine.store import open_store
 from engine.store.port import Store
+
+if TYPE_CHECKING:
+    from engine.runs.deliver import Delivered
 
 DEFAULT_STORE: Final = "sqlite:///.detent/detent.db"
 DEFAULT_ARTIFACTS: Final = "folder:.detent/artifacts"
 DEFAULT_BUCKET: Final = "local"
-DEFAULT_LEASE_S: Final = 60.0
-DEFAULT_CONCURRENCY: Final = 20
-DEFAULT_GRACE_S: Final = 10.0
 PATIENCE_S: Final = 60.0
 """How long a run is waited for when it waits for a timer."""
 
@@ -132,7 +123,7 @@ class Engine:
             )
         self.secrets = secrets if secrets is not None else Secrets()
         self.clock: Clock = clock or SystemClock()
-        self.worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{randomness.token_hex(3)}"
+        self.worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
         self._store_at = store
         self._artifacts_at = artifacts
         self._bucket = bucket
@@ -173,7 +164,7 @@ class Engine:
         """
         bounded = copy.copy(self)
         bounded._until_ms = self.clock.now_ms() + round(budget_s * 1000)
-        bounded.worker_name = f"{self.worker_name}-{randomness.token_hex(2)}"
+        bounded.worker_name = f"{self.worker_name}-{os.urandom(2).hex()}"
         bounded._put_together()
         return bounded
 
@@ -232,7 +223,7 @@ class Engine:
     ) -> Started:
         self.catalogue.add(machine)
         if machine.key is None and run_id is None:
-            run_id = f"{machine.name}-{began_ms}-{randomness.token_hex(3)}"
+            run_id = f"{machine.name}-{began_ms}-{os.urandom(3).hex()}"
         runs = self.runs if goes_on else self._runs_under(lambda: self._tenure()._replace(goes_on=False))
         return await start(runs, machine, input, run_id, self._first_action(machine), began_ms)
 
@@ -288,7 +279,9 @@ class Engine:
 
         Raises `InvalidRequestError` and `IllegalEventError` as `engine.runs.signal` does.
         """
-        chosen = f"signal-{randomness.token_hex(8)}" if signal_id is None else signal_id
+        from engine.runs.deliver import signal  # here, as in the verbs below: most programs only run machines
+
+        chosen = f"signal-{os.urandom(8).hex()}" if signal_id is None else signal_id
         return await signal(self.runs, run_id, name, value, chosen)
 
     async def cancel(self, run_id: str, reason: str = "") -> Delivered:
@@ -296,6 +289,8 @@ class Engine:
 
         Raises `InvalidRequestError` for an unknown run, `IllegalEventError` for one that takes no cancel any more.
         """
+        from engine.runs.deliver import cancel
+
         return await cancel(self.runs, run_id, reason)
 
     async def redrive(
@@ -305,6 +300,8 @@ class Engine:
 
         Raises `InvalidRequestError` and `IllegalEventError` as `engine.runs.redrive` does; nothing has changed then.
         """
+        from engine.runs.redrive import redrive
+
         began_ms = self.clock.now_ms()
         runs = self._runs_under(lambda: self._tenure()._replace(goes_on=patience_s is not None))
         committed = await redrive(runs, run_id, self._first_action, from_state)
@@ -320,6 +317,8 @@ class Engine:
         Then nothing new is begun. What is under way has `grace_s` seconds to finish, or until `hurry` is set, and the
         rest is let go of.
         """
+        from engine.runner.serving import serve
+
         if isinstance(grace_s, bool) or not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= GRACE_S_MAX:
             raise InvalidRequestError(f"grace_s must be a number of seconds from 0 to {GRACE_S_MAX}, not {grace_s!r}.")
 

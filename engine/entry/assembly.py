@@ -11,11 +11,12 @@ from typing import Any, Final
 from engine.artifacts import open_artifacts
 from engine.artifacts.port import Artifacts
 from engine.core import canonical
+from engine.core.bounds import DEFAULT_CONCURRENCY
 from engine.core.machine import Machine, Pool
 from engine.core.secret import Secrets
 from engine.core.write import Document, Key, id_problem
 from engine.definition import Catalogue
-from engine.entry.application import DEFAULT_CONCURRENCY, DEFAULT_STORE, Engine
+from engine.entry.application import DEFAULT_STORE, Engine
 from engine.entry.configuration import BUCKET_ARTIFACTS, Configuration
 from engine.errors import ConfigurationError, DocumentUnreadableError, InvalidRequestError
 from engine.handlers.accounts import AccountPools

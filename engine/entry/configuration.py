@@ -15,15 +15,9 @@ from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from engine.core.bounds import GRACE_S_MAX, LEASE_S_MAX
+from engine.core.bounds import DEFAULT_GRACE_S, DEFAULT_LEASE_S, GRACE_S_MAX, LEASE_S_MAX
 from engine.core.machine import Pool
-from engine.entry.application import (
-    DEFAULT_ARTIFACTS,
-    DEFAULT_BUCKET,
-    DEFAULT_GRACE_S,
-    DEFAULT_LEASE_S,
-    DEFAULT_STORE,
-)
+from engine.entry.application import DEFAULT_ARTIFACTS, DEFAULT_BUCKET, DEFAULT_STORE
 from engine.entry.logs import SERVICE
 from engine.errors import ConfigurationError
 from engine.handlers.accounts import Account, parse_accounts

@@ -16,7 +16,8 @@ from engine.core.machine import Machine
 from engine.core.snapshot import empty
 from engine.definition import Catalogue
 from engine.errors import DetentError, InvalidRequestError
-from engine.runs import Entry, Head, Replayed, replayed
+from engine.runs import Entry, Head
+from engine.runs.replay import Replayed, replayed
 
 FORMAT: Final = 1
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import anyio
 
 from engine.core.action import ActionKind, Decision, EngineCode, Failure
+from engine.core.bounds import SKEW_MARGIN_S_MAX
 from engine.core.effect import Finish, Perform, Rest, StartMap, StopMap
 from engine.core.event import ActionFailed, Event, StepRefused, TimerFired
 from engine.core.machine import Machine
@@ -30,12 +31,9 @@ from engine.runner.clock import Clock
 from engine.runner.lease import GivenUpError, Lease
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
-from engine.runs import Claim, Committed, Head, Held, Runs, collect, leave_map
+from engine.runs import Claim, Committed, Head, Held, Runs
 
 Result = TypeVar("Result")
-
-SKEW_MARGIN_S_MAX: Final = 5.0
-"""The part of a lease in which no effect is started: covers clocks that differ (LEASES.md)."""
 
 OUTAGE_DELAY_S_MAX: Final = 5.0
 """Longest pause between two tries on a store that is away."""
@@ -159,6 +157,8 @@ class Driver:
                     return await self._decide(claim, effect)
                 return await self._perform(claim, effect, kind, lease)
             case StartMap():
+                from engine.runs.collect import collect  # here, as below: most runs have no map
+
                 return await self._persist(claim, lambda: collect(self._runs, claim, self._clock.now_ms()))
             case Rest(due_at_ms):
                 now_ms = self._clock.now_ms()
@@ -168,6 +168,8 @@ class Driver:
                     return await self._persist(claim, lambda: self._runs.commit(claim, TimerFired(now_ms, name)))
                 return await self._persist(claim, lambda: self._runs.rest(claim))
             case StopMap() as left:
+                from engine.runs.leaving import leave_map
+
                 return await self._persist(claim, lambda: leave_map(self._runs, claim, left))
             case Finish():
                 return Committed(claim.head, None)

@@ -2,21 +2,18 @@
 
 What is committed together is decided here, by pure functions over documents; who commits it and when is for
 `engine/runner` (see LEASES.md there). This package sees the core and the store port, and nothing else.
+
+The names below are those that every run needs. What only some meet is imported from its module by who meets it, so
+that a start does not pay for it: `collect` and `leaving` (maps), `deliver` (signals, cancels), `redrive`, `replay`.
 """
 
-from engine.runs.collect import collect
 from engine.runs.commit import Tenure
 from engine.runs.definitions import Definitions
-from engine.runs.deliver import Delivered, cancel, signal
-from engine.runs.leaving import leave_map
 from engine.runs.records import INDEXES, Entry, Head, Place
-from engine.runs.redrive import redrive
-from engine.runs.replay import Replayed, replayed
 from engine.runs.runs import Claim, Committed, Held, Runs
 from engine.runs.start import FirstAction, Started, standing, start
 
 __all__ = [
-    "INDEXES", "Claim", "Committed", "Definitions", "Delivered", "Entry", "FirstAction", "Head", "Held", "Place",
-    "Replayed", "Runs", "Started", "Tenure", "cancel", "collect", "leave_map", "redrive", "replayed", "signal",
-    "standing", "start",
+    "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs", "Started",
+    "Tenure", "standing", "start",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ which keys they touch, so that a transaction can ask for them.
 
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from engine.core import canonical, event
@@ -100,20 +99,24 @@ class Advanced(NamedTuple):
         return self.step.effects[-1]
 
 
-@dataclass(slots=True)
 class Commit:
     """The writes of one transaction, and the runs that it makes claimable.
 
     `kept` are items of the map that a redrive enters which succeeded before, by key.
     """
 
-    now_ms: int
-    token: str
-    tenure: Tenure
-    secrets: Secrets
-    writes: list[Write] = field(default_factory=list)
-    woken: list[tuple[str, int]] = field(default_factory=list)
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    __slots__ = ("kept", "now_ms", "secrets", "tenure", "token", "woken", "writes")
+
+    def __init__(
+        self, now_ms: int, token: str, tenure: Tenure, secrets: Secrets, kept: Mapping[str, Kept] | None = None
+    ) -> None:
+        self.now_ms = now_ms
+        self.token = token
+        self.tenure = tenure
+        self.secrets = secrets
+        self.kept: Mapping[str, Kept] = {} if kept is None else kept
+        self.writes: list[Write] = []
+        self.woken: list[tuple[str, int]] = []
 
     def unasked(self, documents: Container[Key]) -> list[Key]:
         """The keys that the writes touch and that are not among `documents`; to create one, nothing need be read."""

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from engine.core import canonical
 from engine.core.bounds import INBOX_MAX, KEY_CHARS_MAX, REASON_CHARS_MAX, SIGNAL_BYTES_MAX
-from engine.core.event import SignalReceived
+from engine.core.event import CancelRequested, SignalReceived
 from engine.core.machine import Machine, StateKind
 from engine.core.snapshot import Status
 from engine.core.write import Check, Create, Document, Key, Update, Write
@@ -75,27 +75,44 @@ async def cancel(runs: Runs, run_id: str, reason: str = "") -> Delivered:
 
 
 async def cancel_unfinished(runs: Runs, run_ids: Sequence[str], reason: str) -> tuple[tuple[str, int], ...]:
-    """Cancel those of some runs that take it; answers those that may be claimed now, each with its instant."""
-    keys = [head_key(run_id) for run_id in run_ids]
+    """Cancel those of some runs that have not ended; answers those that may be claimed now, each with its instant.
+
+    One that stands where the definition takes no cancel takes it in the next state, unless it is there by a cancel.
+    """
     machines = {run_id: await _machine_of(runs, run_id) for run_id in run_ids}
+    uncancelled: dict[str, int] = {}  # by run, the step up to which it has taken no cancel
+    woken: list[tuple[str, int]] = []
+    wanted = list(run_ids)
+    while wanted:
 
-    def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], tuple[tuple[str, int], ...]]:
-        writes: list[Write] = []
-        woken: list[tuple[str, int]] = []
-        for run_id in run_ids:
-            head = _head(documents, run_id)
-            message = Cancel(now_ms, reason)
-            has_one = any(isinstance(waiting, Cancel) for waiting in head.inbox)
-            if head.is_final or has_one or not is_taken_by(machines[run_id], head.snapshot, message):
-                continue
-            made, delivered = _appended(head, machines[run_id], message, now_ms)
-            writes += made
-            if delivered.is_due:
-                woken.append((run_id, now_ms))
-        return writes, tuple(woken)
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[Sequence[Write], Any]:
+            writes: list[Write] = []
+            due: list[tuple[str, int]] = []
+            unsure: list[str] = []
+            for run_id in wanted:  # noqa: B023 - the transaction is over before the next round
+                head = _head(documents, run_id)
+                message = Cancel(now_ms, reason)
+                if head.is_final or any(isinstance(waiting, Cancel) for waiting in head.inbox):
+                    continue
+                is_taken = is_taken_by(machines[run_id], head.snapshot, message)
+                if not is_taken and uncancelled.get(run_id) != head.snapshot.seq:
+                    unsure.append(run_id)
+                    continue
+                made, delivered = _appended(head, machines[run_id], message, now_ms)
+                writes += made
+                if delivered.is_due:
+                    due.append((run_id, now_ms))
+            return writes, (due, unsure)
 
-    told: tuple[tuple[str, int], ...] = await runs.transact(keys, decide)
-    return told
+        due, unsure = await runs.transact([head_key(run_id) for run_id in wanted], decide)
+        woken += due
+        wanted = []
+        for run_id in unsure:
+            entries = await runs.journal(run_id)
+            if not any(isinstance(entry.event, CancelRequested) for entry in entries):
+                uncancelled[run_id] = len(entries)
+                wanted.append(run_id)
+    return tuple(woken)
 
 
 async def signal(runs: Runs, run_id: str, name: str, value: Any, signal_id: str) -> Delivered:

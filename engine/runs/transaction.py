@@ -8,7 +8,7 @@ answered; when it is not there, the decide is simply made again.
 from __future__ import annotations
 
 import itertools
-import secrets as randomness
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -108,7 +108,7 @@ class Transactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        prefix = randomness.token_hex(8)
+        prefix = os.urandom(8).hex()
         self._tokens = (f"{prefix}.{number}" for number in itertools.count())
         self._unsettled: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 

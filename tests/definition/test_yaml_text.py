@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.core import bounds
 from engine.core.bounds import DEFINITION_BYTES_MAX, DEFINITION_NODES_MAX
 from engine.definition.place import Span, offset_of, position_of
-from engine.definition.yaml_text import DEPTH_MAX, parse
+from engine.definition.yaml_text import parse
 
 
 def value(text):
@@ -137,7 +138,7 @@ def test_the_bound_on_bytes_holds(extra, rules):
 @pytest.mark.parametrize("shape", ["[{}]", "{{a: {}}}"], ids=["flow list", "flow map"])
 @pytest.mark.parametrize(("extra", "rules"), [(-1, []), (0, []), (1, ["text-too-deep"])])
 def test_the_bound_on_depth_holds(shape, extra, rules):
-    depth = DEPTH_MAX + extra
+    depth = bounds.DEFINITION_DEPTH_MAX + extra
     opening, closing = ("[", "]") if shape == "[{}]" else ("{a: ", "}")
 
     assert [rule for rule, _, _ in found(opening * depth + "1" + closing * depth)] == rules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cache
 
 import pytest
@@ -110,12 +109,10 @@ def retargeted(machine, position, target):
         return branch._replace(target=target) if branch.position == position else branch
 
     states = {
-        name: dataclasses.replace(
-            state, branches={event: tuple(map(changed, group)) for event, group in state.branches.items()}
-        )
+        name: state._replace(branches={event: tuple(map(changed, group)) for event, group in state.branches.items()})
         for name, state in machine.states.items()
     }
-    return dataclasses.replace(machine, states=states, digest=f"{machine.digest}-{position.line}-{target}")
+    return machine._replace(states=states, digest=f"{machine.digest}-{position.line}-{target}")
 
 
 def mutants(case):
@@ -130,7 +127,7 @@ def mutants(case):
         if machine is MACHINE:
             yield target, mutant
         else:
-            parent = dataclasses.replace(MACHINE, children={name: mutant}, digest=f"{MACHINE.digest}-{mutant.digest}")
+            parent = MACHINE._replace(children={name: mutant}, digest=f"{MACHINE.digest}-{mutant.digest}")
             yield target, parent
 
 

@@ -23,7 +23,7 @@ from engine.core.snapshot import Status, empty
 from engine.core.write import Key, Set
 from engine.entry.application import Engine
 from engine.handlers.chart_img_png import flaw_of
-from engine.runs import replayed
+from engine.runs.replay import replayed
 from engine.runs.transaction import stored_snapshot
 from engine.testing.chart_img import ULTRA, Answer, Match, running_simulator
 from tests.end_to_end.chart_export_world import MACHINE, flow_run

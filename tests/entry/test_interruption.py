@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 import time
 
 import pytest
 
+from engine.entry.cli import main
 from tests.entry.door_process import Door
 
 NUMBERS = ("SIGTERM", "SIGINT")
@@ -117,9 +119,24 @@ def test_a_second_ctrl_c_ends_a_command_whose_handler_does_not_come_back(door):
     assert "Traceback" not in err
 
 
-def test_a_program_that_calls_main_keeps_its_handlers(monkeypatch, capsys):
-    from engine.entry.cli import main
+def test_a_program_that_calls_main_lives_on_whatever_threads_it_has(door, monkeypatch, capsys):
+    for name in ("DETENT_STORE", "DETENT_ARTIFACTS"):
+        monkeypatch.setenv(name, door.env[name])
+    door("run", "done.yaml")
+    over, handlers = threading.Event(), logging.getLogger().handlers[:]
+    other = threading.Thread(target=over.wait)
+    other.start()
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["worker", "--once"])
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        over.set()
+        other.join()
+    assert (end.value.code, capsys.readouterr().out) == (0, "0 runs driven; nothing is due.\n")
 
+
+def test_a_program_that_calls_main_keeps_its_handlers(capsys):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(SystemExit) as end:
         main(["--help"])

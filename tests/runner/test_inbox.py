@@ -11,7 +11,8 @@ import engine
 from engine.core import bounds
 from engine.core.action import Outcome
 from engine.errors import CommitUncertainError, IllegalEventError, InvalidRequestError
-from engine.runs import Committed, cancel, signal
+from engine.runs import Committed
+from engine.runs.deliver import cancel, signal
 from tests.runner.world import LEASE_S, Stalling, World, dies_in
 
 pytestmark = pytest.mark.anyio
@@ -487,6 +488,73 @@ async def test_a_child_in_its_call_records_it_before_it_takes_the_cancel() -> No
     assert result.status == "cancelled"
     tags = [row["entry"]["event"] for row in world.journal("p~M~1~a")]
     assert tags == ["run_started", "action_returned", "cancel_requested"]
+    world.expect_sound()
+
+
+SETTLING = """
+{SETTLING: {invoke: {action: act}, on: {done: CALLING}, cancel: SETTLING},
+ CALLING: {invoke: {action: call}, on: {done: END, interrupted: END}, cancel: TIDYING},
+ TIDYING: {invoke: {action: give_back}, on: {done: OUT}, cancel: TIDYING},
+ END: {type: final}, OUT: {type: final, status: CANCELLED}}
+"""
+
+
+async def test_an_item_that_takes_no_cancel_where_its_map_is_left_takes_it_in_the_next_state() -> None:
+    """An item that noted down what an API had said went on and made its next paid call, for a run that had ended."""
+    world = World()
+    stalling = acting(world)
+    found = units(world)
+    world.states(SETTLING, "child")
+    parent = world.states(
+        "{M: {map: {machine: child, items: ['a'], key: '${item}', concurrency: 1}, on: {done: END}}, END: {type: final}}", "parent"
+    )  # fmt: skip
+    async with world.engine() as app:
+
+        async def cancel_meanwhile() -> None:
+            await stalling.begun.wait()
+            await cancel(app.runs, "p")
+            while world.head("p")["status"] != "cancelled" or world.head("p").get("leaving"):
+                await world.clock.sleep(0.1)
+            stalling.go_on.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_meanwhile)
+            await app.run(parent, {}, run_id="p")
+    tags = [row["entry"]["event"] for row in world.journal("p~M~1~a")]
+    assert tags == ["run_started", "action_returned", "cancel_requested", "action_returned"]
+    assert (found["call"], found["give_back"]) == ([], ["a"])
+    world.expect_sound()
+
+
+async def test_an_item_on_the_way_of_a_cancel_is_not_told_again_when_its_map_is_left() -> None:
+    """The next state of that way would have been cut short."""
+    world = World()
+    stalling = acting(world)
+    world.states(
+        "{W: {'on': {go: END}, cancel: TIDYING}, TIDYING: {invoke: {action: act}, on: {done: NOTING}, cancel: TIDYING},"
+        " NOTING: {invoke: {action: tidy}, on: {done: OUT}}, END: {type: final}, OUT: {type: final, status: FAILED}}",
+        "child",
+    )
+    parent = world.states(
+        "{M: {map: {machine: child, items: ['a'], key: '${item}', concurrency: 1}, on: {done: END}}, END: {type: final}}", "parent"
+    )  # fmt: skip
+    async with world.engine() as app:
+        await app.run(parent, {}, run_id="p", patience_s=1)
+        await cancel(app.runs, "p~M~1~a")
+
+        async def cancel_meanwhile() -> None:
+            await stalling.begun.wait()
+            await cancel(app.runs, "p")
+            while world.head("p")["status"] != "cancelled" or world.head("p").get("leaving"):
+                await world.clock.sleep(0.1)
+            stalling.go_on.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_meanwhile)
+            await app.resume("p")
+        await app.work_once()
+    tags = [row["entry"]["event"] for row in world.journal("p~M~1~a")]
+    assert tags == ["run_started", "cancel_requested", "action_returned", "action_returned"]
     world.expect_sound()
 
 

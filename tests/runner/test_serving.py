@@ -13,7 +13,7 @@ from engine.core.action import Outcome
 from engine.entry.application import Engine
 from engine.entry.configuration import read_configuration
 from engine.errors import ConfigurationError, InvalidRequestError, StoreUnavailableError
-from engine.runs import signal
+from engine.runs.deliver import signal
 from tests.runner.world import LEASE_S, Stalling, World
 
 pytestmark = pytest.mark.anyio

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 
 import engine
+from engine.core import bounds
 from engine.core.action import Decision, Outcome
 from engine.core.event import ActionReturned
 from engine.core.write import Key, Set
@@ -70,6 +71,25 @@ async def test_renewals_and_commits_of_a_run_never_overlap() -> None:
         world.store.before, world.store.after = enter, leave
         assert (await app.run(program, {}, run_id="r")).status == "succeeded"
     assert world.head("r")["fence"] == 1
+
+
+@pytest.mark.parametrize(("more_ms", "renewals"), [(-1, 0), (0, 1), (1, 1)])
+async def test_within_the_margin_of_a_lease_no_effect_starts_before_it_is_renewed(more_ms: int, renewals: int) -> None:
+    world = World()
+    stalling(world).is_stalling = False
+    program = world.states(ONE)
+    margin_s = min(LEASE_S / 6, bounds.SKEW_MARGIN_S_MAX)
+    commits: list[Any] = []
+
+    async def slowly(keys: Any) -> None:
+        commits.append(keys)
+        if len(commits) == 2:  # the first keeps the definition, the second starts the run
+            world.clock.advance(LEASE_S - margin_s + more_ms / 1000)
+
+    async with world.engine() as app:
+        world.store.after = slowly
+        assert (await app.run(program, {}, run_id="r")).status == "succeeded"
+    assert len(commits) == 3 + renewals
 
 
 @pytest.mark.parametrize("is_taken", [False, True])

@@ -40,10 +40,16 @@ def variant(folder, **changes):
     return Path(folder, "chart_export.yaml")
 
 
+def known(setting):
+    """The crash-free ending, and the setting for the schedules that are held against it."""
+    crash_free = play(setting, Schedule())
+    return crash_free, setting.knowing(crash_free)
+
+
 def schedules(setting, *only, every=1):
     """The schedules of some kinds for a setting, every n-th of them."""
     crash_free = play(setting, Schedule())
-    found = kinds.singles(crash_free.effects, 20, len(setting.inputs), 7)
+    found = kinds.singles(crash_free.effects, 20, len(setting.inputs), 7, crash_free.signals)
     chosen = [schedule for kind, schedule in found if not only or kind in only]
     return crash_free, list(itertools.islice(chosen, 0, None, every))
 
@@ -52,7 +58,7 @@ def broken_rules(setting, *only, enough=1):
     """The rules that do not hold, by the first schedule that shows each; ends when `enough` were found."""
     crash_free, wanted = schedules(setting, *only)
     found = {}
-    bounded = setting.bounded(len(crash_free.effects))
+    bounded = setting.knowing(crash_free)
     for schedule in (Schedule(), *wanted):
         for problem in judge(crash_free, play(bounded, schedule)):
             found.setdefault(problem.rule, schedule)
@@ -61,4 +67,4 @@ def broken_rules(setting, *only, enough=1):
     return found
 
 
-__all__ = ["Exploration", "broken_rules", "chart_export", "schedules", "variant"]
+__all__ = ["Exploration", "broken_rules", "chart_export", "known", "schedules", "variant"]

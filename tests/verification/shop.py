@@ -51,8 +51,15 @@ def close(request, documents, now):
     return Decision(Outcome("done"), (Update(key, {("status",): "CLOSED", ("receipt",): request.params["uri"]}),))
 
 
+@engine.action("shop.drop", kind="transactional", parameters=("order",), documents=_order)
+def drop(request, documents, now):
+    (key,) = _order(request)
+    return Decision(Outcome("done"), (Update(key, {("status",): "DROPPED"}),))
+
+
 class ShopWorld(World):
     differences = (Difference("documents/card_accounts_*/*", "", "a crash costs units"),)
+    redrive_completes = True
 
     def prepare(self, machine, documents, inputs, items):
         for one in inputs:
@@ -76,5 +83,10 @@ class ShopWorld(World):
 
     def judge(self, ending):
         for key, document in ending.documents.items():
-            if key.collection == "orders" and document["status"] != "CLOSED":
+            if key.collection == "orders" and document["status"] not in ("CLOSED", "DROPPED"):
                 yield Problem("order-left-open", f"the order {key.id} is {document['status']}")
+
+    def before_redrive(self, documents, run_id):
+        """A dropped order is opened again, or its run would not be given it."""
+        key = Key("orders", documents[Key("runs", run_id)]["key"])
+        yield Update(key, {("status",): "OPEN"})

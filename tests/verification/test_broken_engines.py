@@ -10,8 +10,7 @@ from engine.core import canonical
 from engine.core.action import Outcome
 from engine.core.write import Key, Set
 from engine.handlers.registry import ACTIONS
-from engine.runs import Held, inbox
-from engine.runs.records import Entry
+from engine.runs import Held, commit, inbox
 from engine.runs.runs import Runs
 from engine.store.port import Store
 from engine.testing.verification import fencing, play
@@ -126,7 +125,7 @@ def test_a_lost_outcome_that_is_taken_for_none_repeats_the_paid_call(monkeypatch
 
 def test_a_lease_that_is_not_respected_is_seen():
     key = Key("runs", "r1")
-    before = {"fence": 1, "worker": "w1", "claimable_at_ms": 60_000, "begun": True, "snapshot": "{}"}
+    before = {"fence": 1, "worker": "w1", "claimable_at_ms": 60_000, "begun": True, "seq": 3, "snapshot": "{}"}
     taken = Set(key, {**before, "fence": 2, "worker": "w2"})
     effect = Effect(1, "commit", "claim", "w2", 0)
 
@@ -148,7 +147,6 @@ def test_a_manifest_before_its_pictures_is_seen_while_they_are_missing():
             return None
 
     async def pictures(request):
-
         from engine.artifacts.port import Artifacts
 
         services = {**request.services, Artifacts: Later(request.services[Artifacts])}
@@ -160,15 +158,15 @@ def test_a_manifest_before_its_pictures_is_seen_while_they_are_missing():
 
 
 def test_a_journal_that_does_not_say_what_happened_does_not_replay(monkeypatch):
-    writes = Entry.writes
+    writes = commit.entry_writes
 
-    def forgetful(self, text=None):
-        event = json.loads(self.text() if text is None else text)
+    def forgetful(run_id, seq, fence, token, text):
+        event = json.loads(text)
         if event.get("name") == "built":
             event["value"] = {**event["value"], "symbol": "ANOTHER"}
-        return writes(self, canonical.encode(event))
+        return writes(run_id, seq, fence, token, canonical.encode(event))
 
-    monkeypatch.setattr(Entry, "writes", forgetful)
+    monkeypatch.setattr(commit, "entry_writes", forgetful)
     setting = chart_export(1)
     ending = play(setting, Schedule())
 

@@ -52,8 +52,9 @@ def test_pairs_of_crashes_hold_and_may_use_up_a_charts_attempts():
     setting = chart_export(2)
     crash_free = play(setting, Schedule())
     count = len(crash_free.effects)
-    firsts = {Move("crash", number, AFTER): count for number in range(8, count - 2, 3)}
-    found = [(pair, play(setting, pair)) for pair in kinds.pairs(firsts, 30, seed=5)]
+    firsts = {(Move("crash", number, AFTER),): count for number in range(8, count - 2, 3)}
+    pairs = kinds.crossings("crash-pair", {"crash": firsts}, None, 30, 0, seed=5)
+    found = [(pair, play(setting, pair)) for pair in pairs]
 
     assert {} == {str(pair): problems for pair, ending in found if (problems := judge(crash_free, ending))}
     assert any(head["status"] == "failed" for _, ending in found for head in ending.heads.values())

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from engine.entry.cli import main
+from engine.testing.verification import KINDS, RULES
 from tests.verification.settings import INPUT, ROOT
 
 SHOP = str(ROOT / "tests/verification/shop.yaml")
@@ -17,6 +18,14 @@ MINE = (
     "tests.verification.shop:ShopWorld",
     "--input",
     '{"order": "o-1"}',
+)
+APPROVAL = (
+    str(ROOT / "tests/verification/approval.yaml"),
+    *MINE,
+    "--signal",
+    'approved={"by": "ann"}',
+    "--signal",
+    "approved",
 )
 CHARTS = (str(ROOT / "machines/chart_export.yaml"), "--input", json.dumps(INPUT))
 
@@ -81,6 +90,26 @@ def test_the_table_counts_what_was_played(capsys):
     assert "Every rule held." in out
 
 
+def test_a_machine_that_waits_is_given_its_signals(capsys):
+    code, out, _ = verify(capsys, *APPROVAL, "--kind", "signal", "--format", "json")
+    found = json.loads(out)
+
+    assert (0, []) == (code, found["violations"])
+    assert {"crash-free", "signal"} == set(found["schedules"])
+    assert any("is sent a signal approved (signal-2)" in effect["name"] for effect in found["effects"])
+
+    code, out, _ = verify(capsys, *APPROVAL, "--replay", "cancel@4+ by=resume")
+
+    assert 0 == code
+    assert "after effect 4: somebody cancels run number 1" in out
+
+
+def test_the_page_names_every_kind_and_every_rule():
+    page = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
+
+    assert [] == [name for name in (*KINDS, *RULES) if f"`{name}`" not in page]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -91,8 +120,24 @@ def test_the_table_counts_what_was_played(capsys):
         ((SHOP, *MINE, "--kind", "earthquake"), "there is no kind"),
         ((SHOP, *MINE, "--kind", "mixed", "--samples", "0"), "no schedule was played"),
         ((SHOP, *MINE, "--kind", "crash-pair", "--pairs", "0"), "no schedule of the kind 'crash-pair'"),
+        ((SHOP, *MINE, "--kind", "signal"), "no schedule was played"),
+        ((SHOP, *MINE, "--signal", "go"), "It waits for no signal at all"),
+        (APPROVAL[:-2], "It waits for approved: --signal approved=JSON"),
+        ((*APPROVAL[:-1], "approved={"), "--signal approved"),
     ],
-    ids=["no documents", "no world", "no schedule", "beyond the end", "no kind", "none drawn", "no pair"],
+    ids=[
+        "no documents",
+        "no world",
+        "no schedule",
+        "beyond the end",
+        "no kind",
+        "none drawn",
+        "no pair",
+        "no signal",
+        "nobody waits",
+        "too few signals",
+        "no JSON",
+    ],
 )
 def test_what_cannot_be_verified_is_refused(capsys, arguments, told):
     code, out, err = verify(capsys, *arguments)

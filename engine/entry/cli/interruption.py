@@ -77,6 +77,11 @@ def end(status: int) -> None:
         _install(lambda number, frame: os._exit(status))
 
 
+def owns_process() -> bool:
+    """Whether the process is the command's alone, to end as it likes."""
+    return _Process.is_ours
+
+
 def _install(handler: _Handler) -> None:
     for number in SIGNALS:
         # A shell has what it starts in the background ignore Ctrl-C, which is meant for others; only a service has

@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from engine.entry.cli.reporting import FLAGS
-from engine.entry.configuration import Configuration, read_configuration
 from engine.errors import ConfigurationError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from engine.entry.configuration import Configuration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +50,8 @@ def actions_option(command: Command) -> Command:
 
 def configuration(**flags: str | None) -> Configuration:
     """The process's configuration: the environment with the given flags over it."""
+    from engine.entry.configuration import read_configuration  # here: it loads the engine, which not all commands need
+
     return read_configuration(environment(**flags), default_mode="mock")
 
 

@@ -28,9 +28,9 @@ from engine.entry.cli.wording import said
 from engine.entry.journals import exported, replay_file
 from engine.errors import DocumentUnreadableError, InvalidRequestError
 from engine.handlers.registry import ACTIONS
-from engine.runs import Replayed, replayed
 from engine.runs.deliver import unknown
 from engine.runs.records import head_key
+from engine.runs.replay import Replayed, replayed
 from engine.runs.transaction import stored_snapshot
 
 

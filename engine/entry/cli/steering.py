@@ -29,7 +29,8 @@ from engine.entry.cli.progress import observer_for_terminal
 from engine.entry.cli.run import report
 from engine.entry.loading import read_value
 from engine.handlers.accounts import parse_accounts
-from engine.runs import Delivered, Head
+from engine.runs import Head
+from engine.runs.deliver import Delivered
 from engine.runs.records import Cancel
 
 ACCOUNTS: Final = "CHART_IMG_ACCOUNTS_JSON"

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from engine.definition import Catalogue
 from engine.entry.cli.options import actions_option, import_actions
-from engine.entry.loading import read_document, read_flag
+from engine.entry.loading import read_document, read_flag, read_value
 from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS
 
@@ -31,7 +31,7 @@ WIDTH_ELSEWHERE = 160
 """Columns where standard output is no terminal."""
 
 DRAWN = 300
-"""Pairs of crashes that are drawn when `--pairs` does not say: a minute for three items."""
+"""Schedules of each crossing kind that are drawn when `--pairs` does not say: two minutes for three items."""
 
 
 class _Pairs(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click alone
@@ -52,12 +52,20 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
 @click.argument("machine", metavar="MACHINE")
 @click.option("--load", metavar="DIR", help="Documents that are there before: DIR/<collection>/<id>.json.")
 @click.option("--input", "inputs", metavar="JSON|@FILE", multiple=True, help="A start event; may be repeated.")
+@click.option(
+    "--signal", "signals", metavar="NAME[=JSON|@FILE]", multiple=True,
+    help="A signal, sent when a run waits for it; may be repeated, first the one to be sent first.",
+)  # fmt: skip
 @click.option("--run-id", metavar="ID", help="Id of the run, for a machine without a key.")
 @actions_option
 @click.option("--world", metavar="MODULE:NAME", help="Your fake world; the bundled one fits when it is not given.")
 @click.option("--items", type=click.IntRange(1, 1000), help="Have the bundled world ask for so many charts.")
 @click.option(
-    "--pairs", type=_Pairs(), default=DRAWN, show_default=True, help="Pairs of crashes: all, or so many drawn."
+    "--pairs",
+    type=_Pairs(),
+    default=DRAWN,
+    show_default=True,
+    help="Schedules of each kind that crosses a crash with another, a cancel or a redrive: all, or so many drawn.",
 )
 @click.option("--samples", type=click.IntRange(0), default=60, show_default=True, help="Schedules of each drawn kind.")
 @click.option("--kind", "only", metavar="KIND", multiple=True, help="Only schedules of this kind; may be repeated.")
@@ -73,9 +81,9 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
 @click.option("--replay", metavar="SCHEDULE", help="Play one schedule and show every effect of it.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
-    machine: str, load: str | None, inputs: tuple[str, ...], run_id: str | None, actions: tuple[str, ...],
-    world: str | None, items: int | None, pairs: int | None, samples: int, only: tuple[str, ...], seed: int,
-    semantics: str, jobs: int | None, replay: str | None, format_: str,
+    machine: str, load: str | None, inputs: tuple[str, ...], signals: tuple[str, ...], run_id: str | None,
+    actions: tuple[str, ...], world: str | None, items: int | None, pairs: int | None, samples: int,
+    only: tuple[str, ...], seed: int, semantics: str, jobs: int | None, replay: str | None, format_: str,
 ) -> None:  # fmt: skip
     """Prove MACHINE by crashing it everywhere: no call, no file and no store outside of this process is touched."""
     import_actions(actions)
@@ -89,8 +97,9 @@ def command(
     chosen = None if world is None else world_named(world)
     values = [read_document(*read_flag(text, "--input")) for text in inputs]
     setting = setting_of(
-        loaded, catalogue, values, world=chosen, folder=load, items=items, semantics=semantics, run_id=run_id
-    )
+        loaded, catalogue, values, world=chosen, folder=load, items=items, semantics=semantics, run_id=run_id,
+        signals=[_given(text) for text in signals],
+    )  # fmt: skip
     began = time.monotonic()
     with _progress() as progress:
         exploration = Exploration(
@@ -108,6 +117,13 @@ def command(
     else:
         _show(report, time.monotonic() - began)
     sys.exit(0 if report.holds else EXIT_VIOLATED)
+
+
+def _given(text: str) -> Any:
+    from engine.testing.verification import Given
+
+    name, is_valued, value = text.partition("=")
+    return Given(name, read_value(value, f"--signal {name}") if is_valued else None)
 
 
 def _replayed(exploration: Exploration, schedule: Any) -> tuple[Report, list[str]]:

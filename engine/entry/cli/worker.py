@@ -20,11 +20,10 @@ from typing import Final
 import anyio
 import click
 
-from engine.core.bounds import CONCURRENCY_MAX
+from engine.core.bounds import CONCURRENCY_MAX, DEFAULT_CONCURRENCY
 from engine.core.secret import Secrets
-from engine.entry.application import DEFAULT_CONCURRENCY
 from engine.entry.assembly import Assembly, expect_place, expect_store
-from engine.entry.cli.interruption import heard
+from engine.entry.cli.interruption import heard, owns_process
 from engine.entry.cli.options import (
     actions_option,
     artifacts_options,
@@ -162,7 +161,9 @@ async def _serve(assembly: Assembly, observer: Observer, grace_s: float, calls: 
 
 def _end() -> None:
     """End the process even if a handler's thread, which nothing can stop, is still in its call."""
-    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+    if owns_process() and any(
+        not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()
+    ):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -14,11 +14,11 @@ from engine.testing.verification.preparation import setting_of, world_for, world
 from engine.testing.verification.process import Process
 from engine.testing.verification.rules import RULES, judge
 from engine.testing.verification.schedule import Schedule
-from engine.testing.verification.universe import SEMANTICS, Setting
+from engine.testing.verification.setting import SEMANTICS, Given, Setting
 from engine.testing.verification.world import Difference, Problem, World
 
 __all__ = [
-    "KINDS", "PAIRS", "RULES", "SAMPLES", "SEMANTICS", "Difference", "Ending", "Exploration", "Problem", "Process",
-    "Report", "Schedule", "Setting", "Violation", "World", "judge", "play", "setting_of", "told", "world_for",
-    "world_named",
+    "KINDS", "PAIRS", "RULES", "SAMPLES", "SEMANTICS", "Difference", "Ending", "Exploration", "Given", "Problem",
+    "Process", "Report", "Schedule", "Setting", "Violation", "World", "judge", "play", "setting_of", "told",
+    "world_for", "world_named",
 ]  # fmt: skip

@@ -13,10 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from engine.core import canonical
+from engine.core import canonical, event
+from engine.core.event import Event
+from engine.core.machine import Machine
+from engine.core.snapshot import Snapshot, empty
+from engine.core.step import step
 from engine.core.write import Key
+from engine.errors import IllegalEventError
 from engine.runs.records import (
     DEFINITIONS,
     JOURNAL,
@@ -27,13 +32,15 @@ from engine.runs.records import (
     RUNS,
     SIGNALS,
     SNAPSHOT_PARTS,
+    rest_of,
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from engine.testing.verification.outside import Accepted, Refused
     from engine.testing.verification.process import Call, Performance
     from engine.testing.verification.schedule import Schedule
+    from engine.testing.verification.setting import Address, Setting
     from engine.testing.verification.trace import Effect
-    from engine.testing.verification.universe import Setting
     from engine.testing.verification.world import Problem
 
 INSTANT: Final = "<instant>"
@@ -55,6 +62,14 @@ OWN: Final = (
 """The engine's own collections."""
 
 
+class Passage(NamedTuple):
+    """One step of a run's past: how it stood, what it took, how it stood then."""
+
+    before: Snapshot
+    event: Event
+    after: Snapshot
+
+
 @dataclass
 class Ending:
     """See the module. `texts` are the store's documents as canonical JSON; `artifacts` the published bytes by name."""
@@ -67,6 +82,9 @@ class Ending:
     calls: list[Call] = field(default_factory=list)
     performances: list[Performance] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    redrives: list[Refused] = field(default_factory=list)
+    sent: Mapping[int, Address] = field(default_factory=dict)
 
     @cached_property
     def documents(self) -> dict[Key, Any]:
@@ -75,11 +93,13 @@ class Ending:
 
     @cached_property
     def heads(self) -> dict[str, Any]:
-        """The head of every run, its snapshot decoded."""
-        found = {key.id: json.loads(text) for key, text in self.texts.items() if key.collection == RUNS}
-        for head in found.values():
-            head["stored"] = head["snapshot"]
-            head["snapshot"] = json.loads(head["snapshot"])
+        """The head of every run, its snapshot decoded; `stored` is that as text, joined where it lies in parts."""
+        found: dict[str, Any] = {}
+        for key, text in self.texts.items():
+            if key.collection == RUNS:
+                head = found[key.id] = json.loads(text)
+                head["stored"] = "".join((head["snapshot"], *self._rest(key, head)))
+                head["snapshot"] = json.loads(head["stored"])
         return found
 
     @cached_property
@@ -89,17 +109,47 @@ class Ending:
         for key, text in self.texts.items():
             if key.collection == JOURNAL:
                 entry = json.loads(text)
-                rest = [Key(JOURNAL_PARTS, f"{key.id}~{part}") for part in range(1, entry.get("parts", 1))]
-                more = [json.loads(self.texts[part])["text"] for part in rest]
-                entry["event"] = canonical.decode("".join((entry["entry"], *more)))
+                entry["event"] = canonical.decode("".join((entry["entry"], *self._rest(key, entry))))
                 found.setdefault(entry["run_id"], []).append(entry)
         for entries in found.values():
             entries.sort(key=lambda entry: int(entry["seq"]))
         return found
 
+    def _rest(self, key: Key, document: Mapping[str, Any]) -> list[str]:
+        return [json.loads(self.texts[part])["text"] for part in rest_of(key, document)]
+
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """The events that a run has taken."""
         return [entry["event"] for entry in self.journals.get(run_id, ())]
+
+    @property
+    def signals(self) -> list[int]:
+        """The effects that brought the signals which were given, in their order."""
+        return [accepted.effect for accepted in self.accepted if accepted.signal_id]
+
+    @cached_property
+    def machines(self) -> dict[str, Machine]:
+        """The machine and those of its maps, by digest."""
+        return {machine.digest: machine for machine in family(self.setting.machine)}
+
+    @cached_property
+    def passages(self) -> dict[str, list[Passage]]:
+        """Every run's past, replayed from its journal: as far as the entries can be taken one after another."""
+        found: dict[str, list[Passage]] = {}
+        for run_id, head in self.heads.items():
+            path = found[run_id] = []
+            machine = self.machines.get(head["digest"])
+            if machine is None:
+                continue
+            snapshot = empty(run_id, machine.name, machine.version, machine.digest, head["key"])
+            for taken in map(event.from_json, self.events(run_id)):
+                try:
+                    after = step(machine, snapshot, taken).snapshot
+                except IllegalEventError:
+                    break
+                path.append(Passage(snapshot, taken, after))
+                snapshot = after
+        return found
 
     def interruptions(self, run_id: str) -> int:
         """How often the outcome of a run's unrepeatable action was lost."""
@@ -133,6 +183,11 @@ class Ending:
             if plain is not _LEFT_OUT:
                 compared[_without_instants(name)] = world.comparable(name, plain)
         return compared
+
+
+def family(machine: Machine) -> list[Machine]:
+    """A machine and those of its maps, and of theirs."""
+    return [machine, *(inner for child in machine.children.values() for inner in family(child))]
 
 
 _LEFT_OUT: Final = object()

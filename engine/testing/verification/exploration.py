@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from engine.errors import InvalidRequestError
+from engine.runs.deliver import signals_of
 from engine.testing.verification import kinds, loop
 from engine.testing.verification.ending import Ending
 from engine.testing.verification.rules import RULES, judge
 from engine.testing.verification.schedule import Move, Schedule
+from engine.testing.verification.setting import Setting
 from engine.testing.verification.trace import ENDED
-from engine.testing.verification.universe import Setting, Universe
+from engine.testing.verification.universe import Universe
 from engine.testing.verification.world import Problem
 
 ALONE_MAX: Final = 60
@@ -36,7 +38,6 @@ SAMPLES: Final = 60
 """Drawn pairs of crashes, and drawn schedules of each other kind that is drawn, when nothing else is asked for."""
 
 CRASH_FREE: Final = "crash-free"
-PAIRED: Final = "crash-pair"
 
 
 class Played(NamedTuple):
@@ -126,8 +127,9 @@ def play(setting: Setting, schedule: Schedule) -> Ending:
 class Exploration:
     """See the module.
 
-    `pairs` bounds the pairs of crashes (`None`: all), `samples` the other schedules that are drawn; `only` names kinds
-    (see `KINDS`), and none means all; `progress` is told of a kind how many of how many schedules are played.
+    `pairs` bounds each kind that crosses one thing with another (`None`: all), `samples` each other that is drawn;
+    `only` names kinds (see `KINDS`), and none means all; `progress` is told of a kind how many of how many schedules
+    are played.
     """
 
     def __init__(
@@ -162,8 +164,7 @@ class Exploration:
         first = Played(CRASH_FREE, Schedule(), len(crash_free.effects), tuple(judge(crash_free, crash_free)))
         self._count(report, [first])
         if not first.problems:  # what does not hold without a crash would only be told once more for each schedule
-            effects_after = self._play_singles(report)
-            self._play_pairs(report, effects_after)
+            self._play_all(report)
             self._expect_played(report)
         report.violations = [self._shortest(rule, played) for rule, played in self._shown.items()]
         return report
@@ -200,37 +201,44 @@ class Exploration:
             )
         for run_id, head in ending.heads.items():
             if head["status"] not in ENDED and not ending.problems:
+                waits_for = signals_of(ending.machines[head["digest"]], head["state"])
+                names = f" It waits for {' or '.join(waits_for)}: --signal {waits_for[0]}=JSON." if waits_for else ""
                 raise InvalidRequestError(
                     f"without any crash {run_id} does not end: it stays {head['status']} in {head['state']}.",
-                    remedy="Verify a machine, with an input, that ends by itself.",
+                    remedy=f"Verify a machine, with an input and the signals it waits for, that ends.{names}",
                 )
-        self.setting = self.setting.bounded(len(ending.effects))
+        for number, given in enumerate(self.setting.signals, start=1):
+            if number not in ending.sent and not judge(ending, ending):
+                raise InvalidRequestError(
+                    f"without any crash no run waits for the signal {given.name!r}, number {number} of those given.",
+                    remedy="Leave it out, or give an input for which the machine waits for it.",
+                )
+        self.setting = self.setting.knowing(ending)
         return ending
 
-    def _play_singles(self, report: Report) -> dict[Move, int]:
-        effects = self._crash_free.effects
-        drawn = kinds.singles(effects, self._samples, len(self.setting.inputs), self._seed)
-        # Pairs are made from single crashes, so these are played for them too.
-        wanted = {*self._only, "crash"} if PAIRED in self._only else set(self._only)
-        found = [(kind, schedule) for kind, schedule in drawn if kind in wanted]
-        effects_after: dict[Move, int] = {}
-        for played in self._played(report, found):
-            if played.kind == "crash":
-                effects_after.setdefault(played.schedule.moves[0], played.effects)
-        return effects_after
+    def _play_all(self, report: Report) -> None:
+        effects, setting = self._crash_free.effects, self.setting
+        drawn = kinds.singles(effects, self._samples, len(setting.inputs), self._seed, self._crash_free.signals)
+        # Some are made from what others led to, so these are played for them too.
+        wanted = set(self._only)
+        for kind in reversed(kinds.CROSSED):
+            wanted.update(kinds.CROSSED[kind] if kind in wanted else ())
+        lengths: dict[str, dict[tuple[Move, ...], int]] = {}
+        self._play(report, [(kind, schedule) for kind, schedule in drawn if kind in wanted], lengths)
+        has_failed = any(head["is_root"] and head["status"] != "succeeded" for head in self._crash_free.heads.values())
+        failed = len(effects) if has_failed else None
+        for kind in kinds.CROSSED:
+            if kind in wanted:
+                found = kinds.crossings(kind, lengths, failed, self._pairs, self._samples, self._seed)
+                self._play(report, [(kind, schedule) for schedule in found], lengths)
 
-    def _play_pairs(self, report: Report, effects_after: dict[Move, int]) -> None:
-        if PAIRED not in self._only:
-            return
-        found = [(PAIRED, pair) for pair in kinds.pairs(effects_after, self._pairs, self._seed)]
-        for _ in self._played(report, found):
-            pass
-
-    def _played(self, report: Report, found: Sequence[tuple[str, Schedule]]) -> Iterator[Played]:
+    def _play(
+        self, report: Report, found: Sequence[tuple[str, Schedule]], lengths: dict[str, dict[tuple[Move, ...], int]]
+    ) -> None:
         for done, played in enumerate(self._in_parallel(found), start=1):
             self._count(report, [played])
             self._progress(played.kind, done, len(found))
-            yield played
+            lengths.setdefault(played.kind, {}).setdefault(played.schedule.moves, played.effects)
 
     def _count(self, report: Report, played: Iterable[Played]) -> None:
         for one in played:

@@ -43,7 +43,8 @@ def judge(
 def _of_head(
     worker: str, now_ms: int, effect: trace.Effect, before: Mapping[str, Any], head: Mapping[str, Any]
 ) -> Iterable[Problem]:
-    changed = [name for name in ("fence", "worker", "begun", "snapshot") if head[name] != before[name]]
+    # `seq` for itself: a large snapshot is in parts, and what has changed of it may not lie in the first.
+    changed = [name for name in ("fence", "worker", "begun", "seq", "snapshot") if head[name] != before[name]]
     if head["fence"] == before["fence"] + 1:
         at_ms = before["claimable_at_ms"]
         if before["worker"] not in (None, worker) and at_ms is not None and at_ms > now_ms:

@@ -19,9 +19,11 @@ from engine.definition import Catalogue
 from engine.entry.loading import load_folder
 from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS
+from engine.runs.deliver import signals_of
 from engine.store.memory import MemoryStore
 from engine.store.port import document_text
-from engine.testing.verification.universe import LOCKING, Setting
+from engine.testing.verification.ending import family
+from engine.testing.verification.setting import LOCKING, Given, Setting
 from engine.testing.verification.world import World
 
 RUN_ID: Final = "verify-1"
@@ -41,10 +43,12 @@ def setting_of(
     items: int | None = None,
     semantics: str = LOCKING,
     run_id: str | None = None,
+    signals: Sequence[Given] = (),
 ) -> Setting:
     """What an exploration of `machine` is about.
 
-    `folder` holds documents as `--load` takes them; `items` is for the world. Raises `InvalidRequestError`.
+    `folder` holds documents as `--load` takes them; `items` is for the world; each of `signals` is sent once to a run
+    that waits for its name, the first of those given first. Raises `InvalidRequestError`.
     """
     chosen = world if world is not None else world_for(machine)
     documents = _documents(folder)
@@ -53,7 +57,18 @@ def setting_of(
     texts = {key: document_text(key, document) for key, document in documents.items()}
     every = tuple(chosen.inputs(given, documents))
     name = None if machine.key is not None else run_id or RUN_ID
-    return Setting(machine, catalogue, handlers, chosen, every, texts, semantics, name)
+    given_signals = tuple(_expected(machine, signal) for signal in signals)
+    return Setting(machine, catalogue, handlers, chosen, every, texts, semantics, name, signals=given_signals)
+
+
+def _expected(machine: Machine, given: Given) -> Given:
+    names = list(dict.fromkeys(name for one in family(machine) for name in signals_of(one)))
+    if given.name not in names:
+        known = f"It waits for {', '.join(names)}." if names else "It waits for no signal at all."
+        raise InvalidRequestError(
+            f"no state of {machine.name}, or of its maps, waits for a signal {given.name!r}.", remedy=known
+        )
+    return given
 
 
 def world_for(machine: Machine) -> World:

@@ -124,7 +124,7 @@ class Process:
 
     def freeze(self) -> None:
         """Stand still at the next port."""
-        self._gate = asyncio.Event()
+        self._gate = self._gate or asyncio.Event()
 
     def thaw(self) -> None:
         """Go on."""
@@ -134,6 +134,16 @@ class Process:
         waiting, self.when_thawed = self.when_thawed, []
         for callback in waiting:
             callback()
+
+    async def past(self, effects: int) -> None:
+        """Wait until it has had so many effects, or has ended; 0 waits for its end."""
+        while not self.has_ended.is_set() and (effects == 0 or self.effects < effects):
+            self.moved.clear()
+            moved = asyncio.ensure_future(self.moved.wait())
+            ended = asyncio.ensure_future(self.has_ended.wait())
+            await asyncio.wait((moved, ended), return_when=asyncio.FIRST_COMPLETED)
+            moved.cancel()
+            ended.cancel()
 
     @property
     def is_frozen(self) -> bool:

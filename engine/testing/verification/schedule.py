@@ -27,8 +27,14 @@ VERBS: Final = {
     "back": "the process's clock jumps back by one and a half leases",
     "lost": "the store does not say whether the commit was applied",
     "away": "the store is away for N seconds",
+    "cancel": "somebody cancels run number N of those that have begun",
+    "signal": "somebody sends signal number N of those given, by its id",
+    "redrive": "somebody redrives the first run",
 }
 """What can happen at an effect."""
+
+OUTSIDE: Final = ("cancel", "signal", "redrive")
+"""What somebody asks of a run from outside: it costs no call in flight."""
 
 RECOVERIES: Final = ("start", "resume", "worker")
 """How a dead process's work is taken up: the same start once more, `detent runs resume`, or `detent worker`."""
@@ -74,7 +80,7 @@ class Schedule(NamedTuple):
     @property
     def disruptions(self) -> int:
         """Moves that may cost a call in flight: after each of them somebody else may go on with the run."""
-        return len(self.moves)
+        return sum(move.verb not in OUTSIDE for move in self.moves)
 
     @classmethod
     def read(cls, text: str) -> Schedule:

@@ -29,6 +29,11 @@ COMMITS: Final = (COMMIT, TIMER, RENEWAL)
 ENDED: Final = ("succeeded", "failed", "cancelled")
 
 
+def has_ended(head: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do for a run: it is final, and the items of the maps that it left were told."""
+    return head["status"] in ENDED and not head.get("leaving")
+
+
 @dataclass
 class Effect:
     """One effect: `number` from 1 in its schedule, when it began and by whose worker; `is_done` once it has happened.
@@ -80,8 +85,12 @@ def described(documents: Mapping[Key, Document | None], writes: Sequence[Write])
     heads: dict[str, Mapping[str, Any]] = {}
     steps: list[StepTaken] = []
     others: list[str] = []
+    messages: list[str] = []
     for write in writes:
         collection = write.key.collection
+        if brought := brought_by(write, documents):
+            messages += [_message_name(message, documents[write.key]) for message in brought]
+            continue
         if isinstance(write, (Create, Set)) and collection == RUNS:
             heads[write.key.id] = write.document
         elif isinstance(write, Create) and collection == JOURNAL:
@@ -98,11 +107,27 @@ def described(documents: Mapping[Key, Document | None], writes: Sequence[Write])
         parts = [_step_name(step, heads, documents) for step in steps]
         fired = any(step.event["event"] == "timer_fired" for step in steps)
         return (TIMER if fired else COMMIT), "; ".join(_numbered(parts)), steps
+    if messages:
+        return COMMIT, "; ".join(_numbered(messages)), []
     for run_id, head in heads.items():
         return *_lease_name(head, documents.get(Key(RUNS, run_id))), []
     if others and all(isinstance(write, (Update, Check)) and write.key.collection == RUNS for write in writes):
         return COMMIT, f"wake {', '.join(others)}", []
     return COMMIT, ", ".join(others) or "a change of documents", []
+
+
+def brought_by(write: Write, documents: Mapping[Key, Document | None]) -> list[Mapping[str, Any]]:
+    """The messages that a write adds to a run's inbox, which is what a sender does."""
+    if not isinstance(write, Update) or ("inbox",) not in write.fields:
+        return []
+    after: Any = write.fields["inbox",]
+    before: Any = documents.get(write.key) or {}
+    return list(after[len(before.get("inbox") or ()) :])
+
+
+def _message_name(message: Mapping[str, Any], head: Any) -> str:
+    what = "cancel" if message["kind"] == "cancel" else f"signal {message['name']} ({message['id']})"
+    return f"{whose(head)} {head['state']} is sent a {what}"
 
 
 def _numbered(parts: list[str]) -> list[str]:

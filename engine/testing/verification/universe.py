@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 
 from engine.artifacts.memory import MemoryArtifacts
-from engine.core.handler import Handler
-from engine.core.machine import Machine
 from engine.core.write import Document, Key, Update, Write
-from engine.definition import Catalogue
 from engine.entry.application import DEFAULT_BUCKET, Engine
 from engine.errors import CommitUncertainError
 from engine.runs.records import RUNS
 from engine.store.memory import MemoryStore
 from engine.testing.verification import fencing, trace
 from engine.testing.verification.ending import BEGINS_MS, OWN, TOUCHED, Ending
+from engine.testing.verification.outside import Outside
 from engine.testing.verification.ports import Crash
 from engine.testing.verification.process import Call, Performance, Process
-from engine.testing.verification.schedule import Move, Schedule
-from engine.testing.verification.world import Problem, World
+from engine.testing.verification.schedule import OUTSIDE, Move, Schedule
+from engine.testing.verification.setting import LOCKING, Setting
+from engine.testing.verification.world import Problem
 
 PATIENCE_S: Final = 5.0
 """How long each process waits for timers before it ends; the next one is started when something is due."""
@@ -38,33 +36,6 @@ ROUNDS_MAX: Final = 100
 
 IDLE_ROUNDS_MAX: Final = 3
 """Processes in turn that end without any effect, before the runs are given up: nothing will ever move them."""
-
-EFFECTS_MAX: Final = 50_000
-"""Effects of the crash-free run. The other schedules are bound by that one: see `bounded`."""
-
-LOCKING: Final = "locking"
-PRECONDITIONS: Final = "preconditions"
-SEMANTICS: Final = (LOCKING, PRECONDITIONS)
-"""How a store commits: while nobody else does (SQLite), or if what it writes or checks is unchanged (Firestore)."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all schedules of an exploration have in common."""
-
-    machine: Machine
-    catalogue: Catalogue
-    handlers: Mapping[str, Handler]
-    world: World
-    inputs: tuple[Any, ...]
-    texts: Mapping[Key, str]
-    semantics: str = LOCKING
-    run_id: str | None = None
-    effects_max: int = EFFECTS_MAX
-
-    def bounded(self, effects: int) -> Setting:
-        """For schedules of a run that has so many effects without a crash: many more is a run in circles."""
-        return replace(self, effects_max=300 + 10 * effects)
 
 
 class Universe:
@@ -82,6 +53,7 @@ class Universe:
         self.performances: list[Performance] = []
         self.problems: list[Problem] = []
         self.processes: list[Process] = []
+        self.outside = Outside(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._moves: dict[tuple[int, str], list[Move]] = {}
         for move in schedule.moves:
@@ -123,6 +95,8 @@ class Universe:
             before = len(self.effects)
             if idle == IDLE_ROUNDS_MAX or before >= self.setting.effects_max:
                 break
+            if not self.is_away and self.outside.offer():
+                continue
             if waits_ms:
                 await asyncio.sleep(waits_ms / 1000)
             if self.is_away:
@@ -134,7 +108,7 @@ class Universe:
 
     def _go_on(self, is_unfinished: bool) -> None:
         """Start the process that comes after those that have ended."""
-        roots = [head["run_id"] for head in self._heads() if head["is_root"] and head["status"] not in trace.ENDED]
+        roots = [head["run_id"] for head in self.heads() if head["is_root"] and not trace.has_ended(head)]
         verb = self.schedule.by
         if is_unfinished and verb == "resume" and roots:
             self.resume(roots[0])
@@ -147,7 +121,7 @@ class Universe:
 
     def _waits_ms(self) -> int | None:
         """How long to wait until something of the unfinished runs may be claimed; `None` when all have ended."""
-        unfinished = [head for head in self._heads() if head["status"] not in trace.ENDED]
+        unfinished = [head for head in self.heads() if not trace.has_ended(head)]
         if not unfinished:
             return None
         held = [head["claimable_at_ms"] for head in unfinished if head["worker"] is not None]
@@ -159,8 +133,13 @@ class Universe:
         """The head document of a run. Raises `KeyError` when there is none."""
         return json.loads(self.store.texts()[Key(RUNS, run_id)])
 
-    def _heads(self) -> list[Any]:
+    def heads(self) -> list[Any]:
+        """Every head document."""
         return [json.loads(text) for key, text in self.store.texts().items() if key.collection == RUNS]
+
+    def documents(self) -> Mapping[Key, Any]:
+        """Every document, decoded as it is asked for."""
+        return _Documents(self.store)
 
     # Processes
 
@@ -173,7 +152,7 @@ class Universe:
         async def start(app: Engine) -> None:
             await app.run(setting.machine, setting.inputs[index], run_id=setting.run_id, patience_s=PATIENCE_S)
 
-        self._spawn(start, lambda: self._answered.add(index))
+        self.spawn(start, lambda: self._answered.add(index))
 
     def resume(self, run_id: str) -> Process:
         """A new process resumes a run."""
@@ -181,7 +160,7 @@ class Universe:
         async def resume(app: Engine) -> None:
             await app.resume(run_id, patience_s=PATIENCE_S)
 
-        return self._spawn(resume)
+        return self.spawn(resume)
 
     def work(self) -> Process:
         """A new process takes whatever is due or abandoned."""
@@ -189,17 +168,18 @@ class Universe:
         async def work(app: Engine) -> None:
             await app.work_once(PATIENCE_S)
 
-        return self._spawn(work)
+        return self.spawn(work)
 
     def _another(self) -> Process:
         """The second worker of a schedule: by its way of recovery, as far as there is something to recover."""
-        roots = [head["run_id"] for head in self._heads() if head["is_root"]]
+        roots = [head["run_id"] for head in self.heads() if head["is_root"]]
         if self.schedule.by == "start" or not roots:
             self.deliver(self.schedule.first - 1)
             return self.processes[-1]
         return self.work() if self.schedule.by == "worker" else self.resume(roots[0])
 
-    def _spawn(self, verb: Callable[[Engine], Awaitable[Any]], answered: Callable[[], Any] = lambda: None) -> Process:
+    def spawn(self, verb: Callable[[Engine], Awaitable[Any]], answered: Callable[[], Any] = lambda: None) -> Process:
+        """A new process does one verb of an engine; `answered` is called when that has come to its end."""
         process = Process(self, f"w{len(self.processes) + 1}")
         self.processes.append(process)
         task = asyncio.get_running_loop().create_task(process.live(verb, answered))
@@ -296,8 +276,9 @@ class Universe:
         effect.kind, effect.name, steps = trace.described(documents, writes)
         effect.steps = tuple(steps)
         self.problems.extend(fencing.judge(process.name, process.clock.now_ms(), effect, documents, writes))
+        self.problems.extend(self.outside.committed(process, effect, documents, writes))
         if any(write.key.collection not in OWN for write in writes) or steps:
-            problems = self.setting.world.watch(_Documents(self.store), self.artifacts.objects)
+            problems = self.setting.world.watch(self.documents(), self.artifacts.objects)
             self.problems.extend(
                 problem._replace(message=f"{problem.message} (after {effect})") for problem in problems
             )
@@ -337,6 +318,8 @@ class Universe:
                 self._away_until_s = asyncio.get_running_loop().time() + (move.number or 10)
             case "lost":
                 raise CommitUncertainError("the store did not say whether the commit was applied.")
+            case verb if verb in OUTSIDE:
+                await self.outside.come(process, move)
 
     async def _stall(self, process: Process, effects: int) -> None:
         """Stand still beyond the lease, until another has taken over: until it has ended, or had so many effects."""
@@ -344,13 +327,7 @@ class Universe:
         with anyio.CancelScope(shield=True):
             await asyncio.sleep(self.setting.world.lease_s + 1)
             other = self._another()
-            while not other.has_ended.is_set() and (effects == 0 or other.effects < effects):
-                other.moved.clear()
-                moved = asyncio.ensure_future(other.moved.wait())
-                ended = asyncio.ensure_future(other.has_ended.wait())
-                await asyncio.wait((moved, ended), return_when=asyncio.FIRST_COMPLETED)
-                moved.cancel()
-                ended.cancel()
+            await other.past(effects)
         process.thaw()
 
     def _switch(self, process: Process) -> None:
@@ -378,6 +355,9 @@ class Universe:
             self.calls,
             self.performances,
             self.problems,
+            self.outside.accepted,
+            self.outside.redrives,
+            self.outside.sent,
         )
 
 
@@ -397,4 +377,4 @@ class _Documents(Mapping[Key, Any]):
         return len(self._texts)
 
 
-__all__ = ["Setting", "Universe"]
+__all__ = ["Universe"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.core.write import Key
+from engine.core.write import Key, Write
 from engine.handlers.accounts import Account, AccountPools
 from engine.handlers.ledger import Ledger
 
@@ -49,6 +49,9 @@ class World:
 
     lease_s: float = 60.0
 
+    redrive_completes: bool = False
+    """Whether a run that failed or was cancelled ends, once it is redriven, as it does without either."""
+
     def prepare(self, machine: Machine, documents: dict[Key, Any], inputs: Sequence[Any], items: int | None) -> None:
         """Complete the documents that `--load` gave, in place; `items` is `--items`, where it was given."""
 
@@ -79,6 +82,10 @@ class World:
     def comparable(self, name: str, value: Any) -> Any:
         """A document, artifact or output in the form in which it is compared, after `differences` were taken out."""
         return value
+
+    def before_redrive(self, documents: Mapping[Key, Any], run_id: str) -> Iterable[Write]:
+        """What somebody puts right before an ended run is redriven: the work that its first action takes, say."""
+        return ()
 
     def watch(self, documents: Mapping[Key, Any], artifacts: Mapping[str, bytes]) -> Iterable[Problem]:
         """What must hold at every instant; asked after each commit that takes a step or changes a document of yours."""
