@@ -203,7 +203,7 @@ def test_a_first_step_imports_no_http_client_and_nothing_else_that_it_does_witho
     ids=["help", "validate"],
 )  # fmt: skip
 def test_a_command_that_runs_nothing_imports_no_engine(arguments, never):
-    code = f"from engine.entry.cli import detent\ndetent.main({arguments!r}, standalone_mode=False)"
+    code = f"from engine.entry.cli.commands import detent\ndetent.main({arguments!r}, standalone_mode=False)"
 
     assert not newly_imported(code) & set(never)
 

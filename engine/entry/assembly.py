@@ -16,7 +16,7 @@ from engine.core.machine import Machine, Pool
 from engine.core.secret import Secrets
 from engine.core.write import Document, Key, id_problem
 from engine.definition import Catalogue
-from engine.entry.application import Engine
+from engine.entry.application import DEFAULT_STORE, Engine
 from engine.entry.configuration import BUCKET_ARTIFACTS, Configuration
 from engine.errors import ConfigurationError, DocumentUnreadableError, InvalidRequestError
 from engine.handlers.accounts import AccountPools
@@ -182,6 +182,19 @@ def expect_store(url: str) -> None:
     if path != url and not Path(path).exists():
         raise InvalidRequestError(
             f"there is no store at {path}.", remedy="Name one with --store, or run a machine first."
+        )
+
+
+def expect_place(url: str) -> None:
+    """Refuse to make a store in a folder that is not there: its path is mistyped. Raises `InvalidRequestError`.
+
+    A worker is often started before the first run, so that the file need not be there; and detent makes its own folder.
+    """
+    path = url.removeprefix("sqlite:///")
+    if path != url and url != DEFAULT_STORE and not Path(path).absolute().parent.is_dir():
+        raise InvalidRequestError(
+            f"there is no folder {Path(path).parent} for a store.",
+            remedy="Make it, or name another store with --store.",
         )
 
 

@@ -33,6 +33,9 @@ _FIRESTORE: Final = re.compile(r"firestore://([^/]+)(/[^/]*)?")
 BUCKET_ARTIFACTS: Final = "gs:"
 """`DETENT_ARTIFACTS` for the bucket of Cloud Storage that `ARTIFACTS_BUCKET` names."""
 
+_FIRESTORE_FORM: Final = "Use firestore://PROJECT/DATABASE."
+_DATABASE_FORM: Final = "(default), or 4 to 63 lower-case letters, digits and -"
+
 _UTC: Final = ("UTC", "Etc/UCT", "Etc/Zulu", "Zulu", "UCT", "Etc/Universal", "Universal")
 """Names of UTC that the API does not list; `Etc/UTC` is its own default."""
 
@@ -120,18 +123,20 @@ def _store(environ: Mapping[str, str]) -> str:
 
 def _firestore(environ: Mapping[str, str], project: str, database: str = "") -> str:
     """The whole address: what a URL leaves open, the contract's own variables say."""
+    if project and not _PROJECT.fullmatch(project):
+        raise ConfigurationError("DETENT_STORE", "names no project's id.", remedy=_FIRESTORE_FORM)
+    if database and not _DATABASE.fullmatch(database):
+        raise ConfigurationError("DETENT_STORE", f"names no database's id: {_DATABASE_FORM}.", remedy=_FIRESTORE_FORM)
     project = project or environ.get("GOOGLE_CLOUD_PROJECT", "")
     database = database or environ.get("FIRESTORE_DB", "") or "(default)"
     if not _PROJECT.fullmatch(project):
         raise ConfigurationError(
             "GOOGLE_CLOUD_PROJECT",
-            "is no project's id, and DETENT_STORE names none either." if project else "is not set.",
+            "is no project's id." if project else "is not set, and DETENT_STORE names no project.",
             remedy="Set it, or name the project in the store: firestore://PROJECT/DATABASE.",
         )
     if not _DATABASE.fullmatch(database):
-        raise ConfigurationError(
-            "FIRESTORE_DB", "is no database's id.", remedy="Use (default), or 4 to 63 lower-case letters, digits and -."
-        )
+        raise ConfigurationError("FIRESTORE_DB", "is no database's id.", remedy=f"Use {_DATABASE_FORM}.")
     return f"firestore://{project}/{database}"
 
 

@@ -142,6 +142,8 @@ def _clashes(run_id: str) -> str:
     """Why a given id could be, or outgrow, one that the engine makes from others; empty when it could not."""
     if "~" in run_id:
         return "must not hold '~', with which the engine joins the ids that it makes"
+    if not run_id.isprintable():
+        return "must have printable characters only, for people read it and type it"
     return "" if len(run_id.encode()) <= RUN_ID_BYTES_MAX else f"must be at most {RUN_ID_BYTES_MAX} bytes long"
 
 

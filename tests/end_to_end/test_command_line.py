@@ -138,10 +138,12 @@ def test_a_recorded_run_is_replayed_from_its_cassette_to_the_same_manifest(deten
 
 
 def test_record_is_refused_in_production(detent):
-    found = export(detent, "--mode", "record", env={"TDA_ENV": "PROD"})
+    by_flag = export(detent, "--mode", "record", env={"TDA_ENV": "PROD"})
+    by_variable = export(detent, env={"TDA_ENV": "PROD", "CHARTS_API_MODE": "record"})
 
-    assert found.returncode == 2
-    assert found.stderr.startswith("CONFIG_ERROR: CHARTS_API_MODE: ")
+    assert (by_flag.returncode, by_variable.returncode) == (2, 2)
+    assert by_flag.stderr.startswith("CONFIG_ERROR: --mode: ")
+    assert by_variable.stderr.startswith("CONFIG_ERROR: CHARTS_API_MODE: ")
 
 
 @pytest.mark.parametrize(

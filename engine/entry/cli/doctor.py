@@ -23,6 +23,7 @@ from engine.entry.cli.options import (
     import_actions,
     store_option,
 )
+from engine.entry.cli.reporting import by_flag
 from engine.entry.cli.screen import screen
 from engine.entry.configuration import read_configuration
 from engine.entry.logs import configure
@@ -66,8 +67,9 @@ def command(
     except ConfigurationError as error:
         config, errors = None, [error]
     if config is None:
-        report = misconfigured(errors[0])
+        report = misconfigured(by_flag(errors[0]))
     else:
+        errors = [by_flag(error) for error in errors]
         configure(config.log_level, secrets)
         paths = machines or tuple(str(path) for path in sorted(Path("machines").glob("*.yaml")))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from engine.entry.cli.reporting import FLAGS
 from engine.errors import ConfigurationError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def configuration(**flags: str | None) -> Configuration:
 
 
 def environment(**flags: str | None) -> dict[str, str]:
-    """The environment with the given flags over it. Raises `ConfigurationError` for a file that cannot be read."""
+    """The environment with the given flags over it. Raises `ConfigurationError` for a file that cannot be read.
+
+    An error of a variable that a flag has set is told as the flag's (`reporting.by_flag`).
+    """
     environ = dict(os.environ)
     names = {
         "store": "DETENT_STORE",
@@ -63,6 +67,10 @@ def environment(**flags: str | None) -> dict[str, str]:
         "mode": "CHARTS_API_MODE",
         "grace": "DETENT_GRACE_S",
     }
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        every = names | {"bucket": "ARTIFACTS_BUCKET", "accounts": "CHART_IMG_ACCOUNTS_JSON"}
+        context.meta[FLAGS] = {name: f"--{flag}" for flag, name in every.items() if flags.get(flag) is not None}
     for flag, name in names.items():
         if flags.get(flag) is not None:
             environ[name] = str(flags[flag])

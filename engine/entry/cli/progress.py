@@ -23,7 +23,9 @@ from engine.core.handler import Log
 from engine.core.machine import Branch, Machine
 from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot, Status
+from engine.entry.cli.interruption import RunsInterrupted
 from engine.entry.cli.screen import screen
+from engine.entry.cli.streams import go_on_without
 from engine.entry.configuration import Configuration
 from engine.entry.logs import LogObserver, configure
 from engine.runner.observer import Observer
@@ -46,7 +48,20 @@ _MARKS: Final = {
 
 @contextmanager
 def observer_for_terminal(config: Configuration) -> Iterator[tuple[Observer, Secrets]]:
-    """A live view when stderr is a terminal, JSON log lines otherwise; with the registry that redacts both."""
+    """A live view when stderr is a terminal, JSON log lines otherwise; with the registry that redacts both.
+
+    Whoever asks for it drives runs: they go on without standard output, and when they are interrupted.
+    """
+    go_on_without()
+    try:
+        with _observer(config) as found:
+            yield found
+    except KeyboardInterrupt:
+        raise RunsInterrupted from None
+
+
+@contextmanager
+def _observer(config: Configuration) -> Iterator[tuple[Observer, Secrets]]:
     secrets = Secrets()
     if not sys.stderr.isatty():
         configure(config.log_level, secrets, service=config.service, environment=config.environment)

@@ -1,13 +1,15 @@
 """`detent replay RUN | FILE.json`: fold a journal with the definition its run began with, and compare.
 
 Nothing is performed and nothing written. Exit 0 when the journal gives the stored snapshot byte for byte, 1 with the
-first difference when it does not. Of a run whose snapshot cannot be read the journal is folded all the same, as far as
-the head names its definition: the difference is then why it cannot be read.
+first difference when it does not. What ends in `.json` is a file where there is one, and else a run. Of a run whose
+snapshot cannot be read the journal is folded all the same, as far as the head names its definition: the difference is
+then why it cannot be read.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import click
 from engine.core.snapshot import empty
 from engine.definition import Catalogue
 from engine.entry.application import Engine
-from engine.entry.assembly import Assembly
+from engine.entry.assembly import Assembly, expect_store
 from engine.entry.cli import EXIT_FAILED
 from engine.entry.cli.following import tag_of
 from engine.entry.cli.options import configuration, store_option
@@ -39,7 +41,7 @@ from engine.runs.transaction import stored_snapshot
 @store_option
 def command(what: str, to: str | None, format_: str, store: str | None) -> None:
     """Fold a run's journal again and compare the outcome with the stored snapshot, byte for byte."""
-    if what.endswith(".json"):
+    if _is_file(what):
         if to is not None:
             raise InvalidRequestError("--export goes with a run, and not with a file.")
         run_id, found = replay_file(_read(what), what, Catalogue(ACTIONS.declarations()))
@@ -54,8 +56,18 @@ def command(what: str, to: str | None, format_: str, store: str | None) -> None:
     sys.exit(0 if found.difference is None else EXIT_FAILED)
 
 
+def _is_file(what: str) -> bool:
+    """Whether a file is meant: a run's id may end so too, but holds no slash."""
+    return what.endswith(".json") and ("/" in what or os.path.isfile(what))  # noqa: PTH113  # it bears a name that is too long for a file
+
+
 async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
-    async with Assembly.for_reading(configuration(store=store)).engine() as app:
+    config = configuration(store=store)
+    try:
+        expect_store(config.store)
+    except InvalidRequestError as error:
+        raise _no_file_either(run_id, error) from None
+    async with Assembly.for_reading(config).engine() as app:
         try:
             found = await stored_snapshot(app.store, run_id)
         except DocumentUnreadableError as error:
@@ -63,7 +75,7 @@ async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
                 raise
             return await _by_journal(app, run_id, error)
         if found is None:
-            raise unknown(run_id)
+            raise _no_file_either(run_id, unknown(run_id))
         head, stored = found
         machine = await app.runs.definitions.machine(head.snapshot.digest)
         entries = (await app.runs.journal(run_id))[: head.snapshot.seq]
@@ -71,6 +83,12 @@ async def _replayed(run_id: str, to: str | None, store: str | None) -> Replayed:
             _write(to, json.dumps(exported(machine, head, entries, stored), ensure_ascii=False, indent=1))
         begun = empty(run_id, machine.name, machine.version, machine.digest, head.snapshot.key)
         return replayed(machine, begun, entries, stored)
+
+
+def _no_file_either(what: str, error: InvalidRequestError) -> InvalidRequestError:
+    if what.endswith(".json"):
+        error.message = f"there is no file {what!r}, and {error.message}"
+    return error
 
 
 async def _by_journal(app: Engine, run_id: str, error: DocumentUnreadableError) -> Replayed:

@@ -25,6 +25,7 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
+from engine.entry.cli.wording import action_unknown
 from engine.entry.loading import load_flow_run, load_folder, read_document, read_flag
 from engine.errors import ExpressionError, InvalidRequestError
 
@@ -90,7 +91,7 @@ def report(machine: Machine, result: RunResult, summary: str) -> int:
     elif summary == "text":
         click.echo(text_of(machine, result))
     if not result.is_final:
-        click.echo(_why_not_final(result), err=True)
+        click.echo(_why_not_final(machine, result), err=True)
         return EXIT_ELSEWHERE
     return 0 if result.status == "succeeded" or (result.is_unchanged and result.was_recorded) else EXIT_FAILED
 
@@ -116,9 +117,12 @@ def _first_line(machine: Machine, result: RunResult) -> str:
     return f"{result.machine} {result.status.upper()} in {result.state or 'no state'} ({result.run_id}){output}"
 
 
-def _why_not_final(result: RunResult) -> str:
+def _why_not_final(machine: Machine, result: RunResult) -> str:
     if result.held_by is not None:
         return f"The run {result.run_id} is held by {result.held_by}, whose lease lives; it goes on there."
+    if action := action_unknown(machine, result.state):
+        waits = f"The run {result.run_id} waits in {result.state} for the action {action}"
+        return f"{waits}, which is not known here; name its module with --actions."
     return f"The run {result.run_id} waits in {result.state}; `detent runs show {result.run_id}` says for what."
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import anyio
 import click
@@ -18,7 +18,6 @@ from engine.core.machine import Machine
 from engine.entry.application import Engine, RunResult
 from engine.entry.assembly import Assembly
 from engine.entry.cli import EXIT_FAILED
-from engine.entry.cli import report as report_error
 from engine.entry.cli.following import follow, to_json
 from engine.entry.cli.options import (
     actions_option,
@@ -29,10 +28,11 @@ from engine.entry.cli.options import (
     store_option,
 )
 from engine.entry.cli.progress import observer_for_terminal
+from engine.entry.cli.reporting import report as report_error
 from engine.entry.cli.run import report
 from engine.entry.cli.screen import screen
 from engine.entry.cli.steering import cancel, redrive, signal
-from engine.entry.cli.wording import at, said
+from engine.entry.cli.wording import action_unknown, at, said
 from engine.errors import DetentError
 from engine.runs import Entry, Head
 from engine.runs.deliver import signals_of, unknown
@@ -108,7 +108,7 @@ def show(run_id: str, format_: str, follows: bool, store: str | None) -> None:
             if follows and is_json:
                 await follow(app, run_id, head, 0, as_json=True)
                 return
-            _print_whole(head, entries) if is_json else _show(head, entries, await _signals(app, head))
+            _print_whole(head, entries) if is_json else _show(head, entries, await _awaited(app, head))
             if follows and not head.has_ended:
                 ended = await follow(app, run_id, head, entries[-1].seq if entries else 0, as_json=False)
                 screen().print(_facts(ended, ("status", "output", "error")))
@@ -122,19 +122,31 @@ def _print_whole(head: Head, entries: list[Entry]) -> None:
     click.echo(json.dumps(whole, ensure_ascii=False, indent=2))
 
 
-async def _signals(app: Engine, head: Head) -> list[str]:
-    """What the run waits for where it stands, as far as its definition can be read here."""
-    if head.has_ended or head.snapshot.state is None:
-        return []
+class _Awaited(NamedTuple):
+    """What a run waits for where it stands: signals, or a worker that knows an action which is not known here."""
+
+    signals: Sequence[str] = ()
+    action: str | None = None
+
+
+_NOTHING: Final = _Awaited()
+
+
+async def _awaited(app: Engine, head: Head) -> _Awaited:
+    """As far as the run's definition can be read here."""
+    state = head.snapshot.state
+    if head.has_ended or state is None:
+        return _NOTHING
     try:
-        return signals_of(await app.runs.definitions.machine(head.snapshot.digest), head.snapshot.state)
+        machine = await app.runs.definitions.machine(head.snapshot.digest)
     except DetentError:
-        return []
+        return _NOTHING
+    return _Awaited(signals_of(machine, state), action_unknown(machine, state))
 
 
-def _show(head: Head, entries: list[Entry], signals: list[str]) -> None:
+def _show(head: Head, entries: list[Entry], awaited: _Awaited) -> None:
     console = screen()
-    console.print(_facts(head, signals=signals))
+    console.print(_facts(head, awaited=awaited))
     table = Table(box=None, pad_edge=False)
     for name in ("seq", "at", "event", ""):
         table.add_column(name, overflow="fold")
@@ -143,7 +155,7 @@ def _show(head: Head, entries: list[Entry], signals: list[str]) -> None:
     console.print(table)
 
 
-def _facts(head: Head, names: tuple[str, ...] = (), signals: Sequence[str] = ()) -> Table:
+def _facts(head: Head, names: tuple[str, ...] = (), awaited: _Awaited = _NOTHING) -> Table:
     """What there is to say of a run, or of it what is named."""
     snapshot = head.snapshot
     facts = Table.grid(padding=(0, 2))
@@ -151,7 +163,7 @@ def _facts(head: Head, names: tuple[str, ...] = (), signals: Sequence[str] = ())
         ("run", snapshot.run_id),
         ("machine", f"{snapshot.machine} version {snapshot.version}, {snapshot.digest[:12]}"),
         ("status", f"{snapshot.status.value} in {snapshot.state or 'no state'}"),
-        ("waits", _waits(head, signals)),
+        ("waits", _waits(head, awaited)),
         ("inbox", ", ".join(_message(message) for message in head.inbox)),
         ("input", json.dumps(snapshot.input, ensure_ascii=False)),
         ("output", json.dumps(snapshot.output, ensure_ascii=False)),
@@ -167,14 +179,15 @@ def _message(message: Message) -> str:
     return f"signal {message.name} ({message.id})" if isinstance(message, Signal) else "cancel"
 
 
-def _waits(head: Head, signals: Sequence[str]) -> str:
+def _waits(head: Head, awaited: _Awaited) -> str:
     if head.is_final:
         return ""
     if head.worker is not None and head.claimable_at_ms is not None:
         return f"held by {head.worker} until {at(head.claimable_at_ms)} (fence {head.fence})"
     if head.claimable_at_ms is not None and head.claimable_at_ms <= time.time() * 1000:
-        return f"for a worker, since {at(head.claimable_at_ms)}"
-    told = f"for a signal: {' or '.join(signals)}" if signals else ""
+        knowing = f" that knows the action {awaited.action} (--actions MODULE)" if awaited.action else ""
+        return f"for a worker{knowing}, since {at(head.claimable_at_ms)}"
+    told = f"for a signal: {' or '.join(awaited.signals)}" if awaited.signals else ""
     if head.claimable_at_ms is None:
         return told or "for an event from outside"
     return f"{told}{'; ' if told else ''}until {at(head.claimable_at_ms)}"

@@ -153,12 +153,24 @@ def _when(head: Head) -> str:
     if not any(isinstance(message, Cancel) for message in head.inbox):
         return "it has been seen to"
     if head.worker is not None:
-        return f"{head.worker}, which holds it in {head.snapshot.state}, takes it there with its next commit"
-    return f"it rests in {head.snapshot.state}, and the next worker takes it there"
+        holder = f"{head.worker}, which holds it in {head.snapshot.state}"
+        return f"{holder}, takes it with its next commit, unless that ends the run"
+    lost = ", unless a call that was cut short ends the run first" if head.begun else ""
+    return f"it rests in {head.snapshot.state}, and the next worker takes it there{lost}"
 
 
 def _when_signalled(delivered: Delivered) -> str:
     head = delivered.head
     if delivered.is_due:
-        return f"it waits for it in {head.snapshot.state}, and the next worker takes it"
-    return f"it stands in {head.snapshot.state} and keeps it until a state waits for it"
+        earlier = _earlier(head)
+        unless = f", unless {' or '.join(earlier)} moves it on first" if earlier else ""
+        return f"it waits for it in {head.snapshot.state}, and the next worker takes it{unless}"
+    return f"it stands in {head.snapshot.state} and keeps it until a state waits for it, or it ends"
+
+
+def _earlier(head: Head) -> list[str]:
+    """What has come to a run before the last message of its inbox, and may leave it waiting for that no more."""
+    *before, last = head.inbox
+    told = ["the cancel" if isinstance(one, Cancel) else f"the signal {one.name} ({one.id})" for one in before]
+    is_timer_due = any(at_ms <= last.at_ms for at_ms in head.snapshot.timers.values())
+    return [*told, "its timer, which is due,"] if is_timer_due else told

@@ -6,11 +6,19 @@ from datetime import UTC, datetime
 
 from engine.core import event
 from engine.core.event import Event
+from engine.core.machine import Machine
+from engine.handlers.registry import ACTIONS
 
 
 def at(at_ms: int) -> str:
     """An instant in RFC 3339, UTC, to the millisecond."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def action_unknown(machine: Machine, state: str | None) -> str | None:
+    """The action that a state performs, where this process does not know it."""
+    invoke = machine.states[state].invoke if state is not None and state in machine.states else None
+    return None if invoke is None or invoke.action in ACTIONS else invoke.action
 
 
 def said(given: Event) -> str:
