@@ -124,6 +124,9 @@ def test_the_page_names_every_kind_and_every_rule():
         ((SHOP, *MINE, "--signal", "go"), "It waits for no signal at all"),
         (APPROVAL[:-2], "It waits for approved: --signal approved=JSON"),
         ((*APPROVAL[:-1], "approved={"), "--signal approved"),
+        (CHARTS[:1], "it names no flow run"),
+        ((SHOP, *MINE[:-1], '{"order": 1}'), "shop cannot take this input: input.order"),
+        ((*CHARTS, "--load", str(ROOT / "fixtures/documents"), "--run-id", "r"), "Leave --run-id out"),
     ],
     ids=[
         "no documents",
@@ -137,6 +140,9 @@ def test_the_page_names_every_kind_and_every_rule():
         "nobody waits",
         "too few signals",
         "no JSON",
+        "no input",
+        "another input",
+        "a key of its own",
     ],
 )
 def test_what_cannot_be_verified_is_refused(capsys, arguments, told):

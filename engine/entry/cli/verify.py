@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from engine.core.snapshot import Status
 from engine.definition import Catalogue
 from engine.entry.cli.options import actions_option, import_actions
 from engine.entry.loading import read_document, read_flag, read_value
@@ -152,6 +153,9 @@ def _show(report: Report, seconds: float) -> None:
     console.print(Text(f"{report.setting.machine.name}: {len(effects)} effects without a crash ({counted})", "bold"))
     for effect in effects:
         console.print(Text(f"{effect.number:>4} {effect.kind:<9}{effect.name}"), overflow="ellipsis", no_wrap=True)
+    for run_id, status in report.ends().items():
+        style = "" if status == Status.SUCCEEDED else "bold yellow"
+        console.print(Text(f"     {run_id} ends {status}, and so it must whatever befalls it", style))
     console.print()
     table = Table(box=None, pad_edge=False)
     table.add_column("schedules")

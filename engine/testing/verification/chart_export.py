@@ -68,6 +68,11 @@ class ChartExportWorld(World):
         """Leave the steps that the inputs name, or the one that would be picked, asking for `items` charts."""
         by_run: dict[str, set[str | None]] = {}
         for given in inputs:
+            if "run_id" not in given:
+                raise InvalidRequestError(
+                    f"{machine.name} cannot take this input: it names no flow run.",
+                    remedy="""Give one, as in --input '{"run_id": "…"}'.""",
+                )
             by_run.setdefault(str(given.get("run_id")), set()).add(given.get("step_id"))
         for run_id, named in by_run.items():
             flow_run = documents.get(Key(FLOW_RUNS, run_id))

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -90,6 +91,11 @@ class Report:
         """Whether every rule held in every schedule."""
         return not self.violations
 
+    def ends(self) -> dict[str, str]:
+        """How each run that no map started ends without a crash, by its id: what every other ending is held against."""
+        heads = self.crash_free.heads
+        return {run_id: head["status"] for run_id, head in heads.items() if head["is_root"]}
+
     def to_json(self) -> dict[str, Any]:
         """The object that `--format json` prints."""
         began_ms = self.crash_free.effects[0].at_ms
@@ -97,6 +103,7 @@ class Report:
             "machine": self.setting.machine.name,
             "semantics": self.setting.semantics,
             "seed": self.seed,
+            "ends": self.ends(),
             "holds": self.holds,
             "effects": [
                 {
@@ -255,8 +262,20 @@ class Exploration:
         global _exploration  # noqa: PLW0603 - what a forked process finds there
         _exploration = self
         context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(self._jobs, mp_context=context) as pool:
+        pool = ProcessPoolExecutor(self._jobs, mp_context=context)
+        try:
             yield from pool.map(_judged, found, chunksize=CHUNK)
+        except BrokenProcessPool as error:
+            raise InvalidRequestError(
+                "a process that played schedules was ended from outside, so not all were played.",
+                remedy="It may have been memory: share the work among fewer with --jobs.",
+            ) from error
+        except BaseException:  # they have nothing to finish, and an action may keep each of them for long
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def judged(self, kind: str, schedule: Schedule) -> Played:
         """Play one schedule and judge it."""

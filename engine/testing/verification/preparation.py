@@ -20,6 +20,7 @@ from engine.entry.loading import load_folder
 from engine.errors import InvalidRequestError
 from engine.handlers.registry import ACTIONS
 from engine.runs.deliver import signals_of
+from engine.runs.inputs import input_problem
 from engine.store.memory import MemoryStore
 from engine.store.port import document_text
 from engine.testing.verification.ending import family
@@ -56,6 +57,13 @@ def setting_of(
     chosen.prepare(machine, documents, given, items)
     texts = {key: document_text(key, document) for key, document in documents.items()}
     every = tuple(chosen.inputs(given, documents))
+    for value in every:
+        if problem := input_problem(machine, value):
+            raise InvalidRequestError(f"{machine.name} cannot take this input: {problem}.", remedy="Correct --input.")
+    if machine.key is not None and run_id is not None:
+        raise InvalidRequestError(
+            f"{machine.name} has a key, so its runs are named by it.", remedy="Leave --run-id out."
+        )
     name = None if machine.key is not None else run_id or RUN_ID
     given_signals = tuple(_expected(machine, signal) for signal in signals)
     return Setting(machine, catalogue, handlers, chosen, every, texts, semantics, name, signals=given_signals)
