@@ -155,7 +155,7 @@ def _show(report: Report, seconds: float) -> None:
         console.print(Text(f"{effect.number:>4} {effect.kind:<9}{effect.name}"), overflow="ellipsis", no_wrap=True)
     for run_id, status in report.ends().items():
         style = "" if status == Status.SUCCEEDED else "bold yellow"
-        console.print(Text(f"     {run_id} ends {status}, and so it must whatever befalls it", style))
+        console.print(Text(f"     without a crash {run_id} ends {status}", style))
     console.print()
     table = Table(box=None, pad_edge=False)
     table.add_column("schedules")
