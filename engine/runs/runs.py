@@ -171,6 +171,9 @@ class Runs:
             commit = Commit(now_ms, token, tenure, self.secrets)
             remarks: tuple[Remark, ...] = ()
             effect: Effect = head.leaving[0] if head.leaving else pending(machine, head.snapshot)
+            if head.begun and isinstance(effect, Perform) and self.kind_of(effect.action) is None:
+                # Whether its call was made is for those to say that know it; until then nothing else happens.
+                return [Check(key)], Held(head, declined=True)
             if not head.leaving:
                 event, head, remarks = inbox.found_at_claim(machine, head, self._begun(head, effect), documents, now_ms)
                 if event is not None:
