@@ -22,6 +22,7 @@ from engine.core.step import step
 from engine.core.write import Check, Document, Key, Write
 from engine.errors import IllegalEventError, InvalidRequestError
 from engine.runs import maps
+from engine.runs.claim import Claim, Committed
 from engine.runs.commit import Commit, advance
 from engine.runs.deliver import unknown
 from engine.runs.leaving import READ_BATCH, item_entries
@@ -41,7 +42,7 @@ from engine.runs.records import (
     run_key_key,
 )
 from engine.runs.replay import Replayed, replayed
-from engine.runs.runs import Claim, Committed, Runs
+from engine.runs.runs import Runs
 from engine.runs.start import FirstAction
 from engine.runs.transaction import MoreKeys
 from engine.store.port import Where
@@ -86,7 +87,7 @@ async def redrive(runs: Runs, run_id: str, first_of: FirstOf, from_state: str | 
     redriving = _Redriving(runs, machine, head, state, kept, first_of(machine), was)
     keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
     operation = ("redrive", run_id, head.fence, head.snapshot.seq)
-    committed: Committed = await runs.transact(keys, redriving.decide, operation=operation)
+    committed: Committed = await runs.begin(keys, redriving.decide, operation)
     return committed
 
 
