@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from engine.core import canonical, event
-from engine.core.action import EngineCode, Failure
+from engine.core.action import EngineCode, Failure, Remark
 from engine.core.bounds import (
     ACTION_S_ASSUMED,
     CONTEXT_BYTES_MAX,
@@ -26,6 +26,7 @@ from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.core.step import Step, step
 from engine.core.write import Create, Delete, Key, Set, Update, Write
+from engine.runs.inbox import at_end
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -104,7 +105,8 @@ class Advanced(NamedTuple):
 class Commit:
     """The writes of one transaction, and the runs that it makes claimable.
 
-    `kept` are items of the map that a redrive enters which succeeded before, by key.
+    `kept` are items of the map that a redrive enters which succeeded before, by key. `dropped` says which signals of
+    the run are lost with its end.
     """
 
     now_ms: int
@@ -114,6 +116,7 @@ class Commit:
     writes: list[Write] = field(default_factory=list)
     woken: list[tuple[str, int]] = field(default_factory=list)
     kept: Mapping[str, Kept] = field(default_factory=dict)
+    dropped: tuple[Remark, ...] = ()
 
     def unasked(self, documents: Container[Key]) -> list[Key]:
         """The keys that the writes touch and that are not among `documents`; to create one, nothing need be read."""
@@ -156,8 +159,10 @@ class Commit:
             taken[-1], number, head.place, head.root, head.created_at_ms, held_until_ms, own=own, is_urgent=is_urgent
         )
         if head.inbox or head.leaving:
-            # What no state has taken when the run ends is of no use to anybody any more.
-            after = after._replace(inbox=() if after.is_final else head.inbox, leaving=head.leaving)
+            waiting = head.inbox
+            if after.is_final:
+                waiting, self.dropped = at_end(head, after.snapshot.status)
+            after = after._replace(inbox=waiting, leaving=head.leaving)
         if head.parts > 1:
             self.writes.extend(Delete(key) for key in head.rest)
         self._record(after, taken, Set)

@@ -21,7 +21,7 @@ from engine.core.snapshot import Snapshot, Status, empty
 from engine.core.step import step
 from engine.core.write import Check, Document, Key, Write
 from engine.errors import IllegalEventError, InvalidRequestError
-from engine.runs import maps
+from engine.runs import inbox, maps
 from engine.runs.claim import Claim, Committed
 from engine.runs.commit import Commit, advance
 from engine.runs.deliver import unknown
@@ -275,7 +275,8 @@ class _Redriving:
             raise IllegalEventError(
                 f"run {run_id} cannot start again: {failure.message}.", remedy="Nothing was changed."
             )
-        after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1)
+        is_urgent = inbox.is_urgent(machine, self._seen._replace(snapshot=advanced.step.snapshot))
+        after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1, is_urgent=is_urgent)
         maps.record_effects(commit, after, machine, [advanced], documents)
         commit.writes.extend((*writes, *guards))
         missing = commit.unasked(documents)
@@ -283,7 +284,7 @@ class _Redriving:
             raise MoreKeys(missing)
         goes_on = Claim(after, machine, advanced.effect) if after.begun else None
         woken = tuple(commit.woken)
-        return commit.writes, Committed(after, goes_on, woken, advanced.step.taken, event, remarks)
+        return commit.writes, Committed(after, goes_on, woken, advanced.step.taken, event, (*remarks, *commit.dropped))
 
     def _newest(self, documents: Documents) -> list[Write]:
         """A keyed run must be the newest of its key: the next start would not know of an older one."""

@@ -353,7 +353,7 @@ class Runs:
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken
-        remarks = answer.remarks if happened else ()
+        remarks = (*(answer.remarks if happened else ()), *commit.dropped)
         return commit.writes, Committed(after, next_claim, tuple(commit.woken), taken, advanced.event, remarks)
 
     def _next_in_lane(self, commit: Commit, ended: Head, machine: Machine, documents: Documents) -> Claim | None:
