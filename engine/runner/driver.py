@@ -31,7 +31,7 @@ from engine.runner.clock import Clock
 from engine.runner.lease import GivenUpError, Lease
 from engine.runner.observer import Observer
 from engine.runner.perform import Performer
-from engine.runs import Claim, Committed, Head, Held, Runs
+from engine.runs import RELEASE_S_MAX, Claim, Committed, Head, Held, Runs
 
 Result = TypeVar("Result")
 
@@ -43,9 +43,6 @@ logger: Final = logging.getLogger("detent.runner")
 
 AWAY: Final = (StoreUnavailableError, CommitUncertainError, ContentionError)
 """What passes with time; any other error of a store would come again."""
-
-RELEASE_S_MAX: Final = 2.0
-"""How long a worker that is stopped may take to let go of a run."""
 
 Wake: TypeAlias = Callable[[str, int], None]
 """Told of each run that a commit made claimable, with its instant in ms."""

@@ -7,13 +7,14 @@ The names below are those that every run needs. What only some meet is imported 
 that a start does not pay for it: `collect` and `leaving` (maps), `deliver` (signals, cancels), `redrive`, `replay`.
 """
 
+from engine.runs.claim import Claim, Committed, Held
 from engine.runs.commit import Tenure
 from engine.runs.definitions import Definitions
 from engine.runs.records import INDEXES, Entry, Head, Place
-from engine.runs.runs import Claim, Committed, Held, Runs
+from engine.runs.runs import RELEASE_S_MAX, Runs
 from engine.runs.start import FirstAction, Started, standing, start
 
 __all__ = [
-    "INDEXES", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place", "Runs", "Started",
-    "Tenure", "standing", "start",
+    "INDEXES", "RELEASE_S_MAX", "Claim", "Committed", "Definitions", "Entry", "FirstAction", "Head", "Held", "Place",
+    "Runs", "Started", "Tenure", "standing", "start",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from engine.core.canonical import Json
 from engine.core.effect import StartMap
 from engine.core.event import ActionFailed, MapFinished
 from engine.core.write import Check, Document, Key, Set, Write
+from engine.runs.claim import Answer, Claim, Committed
 from engine.runs.reading import read_items, read_tally, sound
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
@@ -22,7 +23,7 @@ from engine.runs.records import (
     kept_key,
     map_key,
 )
-from engine.runs.runs import Answer, Claim, Committed, Runs
+from engine.runs.runs import Runs
 from engine.runs.transaction import heads_under
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from engine.core import canonical, event
-from engine.core.action import EngineCode, Failure
+from engine.core.action import EngineCode, Failure, Remark
 from engine.core.bounds import (
     ACTION_S_ASSUMED,
     CONTEXT_BYTES_MAX,
@@ -25,6 +25,7 @@ from engine.core.secret import Secrets
 from engine.core.snapshot import Snapshot
 from engine.core.step import Step, step
 from engine.core.write import Create, Delete, Key, Set, Update, Write
+from engine.runs.inbox import at_end
 from engine.runs.records import (
     ITEMS_PER_CHUNK,
     Head,
@@ -102,10 +103,11 @@ class Advanced(NamedTuple):
 class Commit:
     """The writes of one transaction, and the runs that it makes claimable.
 
-    `kept` are items of the map that a redrive enters which succeeded before, by key.
+    `kept` are items of the map that a redrive enters which succeeded before, by key. `dropped` says which signals of
+    the run are lost with its end.
     """
 
-    __slots__ = ("kept", "now_ms", "secrets", "tenure", "token", "woken", "writes")
+    __slots__ = ("dropped", "kept", "now_ms", "secrets", "tenure", "token", "woken", "writes")
 
     def __init__(
         self, now_ms: int, token: str, tenure: Tenure, secrets: Secrets, kept: Mapping[str, Kept] | None = None
@@ -117,6 +119,7 @@ class Commit:
         self.kept: Mapping[str, Kept] = {} if kept is None else kept
         self.writes: list[Write] = []
         self.woken: list[tuple[str, int]] = []
+        self.dropped: tuple[Remark, ...] = ()
 
     def unasked(self, documents: Container[Key]) -> list[Key]:
         """The keys that the writes touch and that are not among `documents`; to create one, nothing need be read."""
@@ -159,8 +162,10 @@ class Commit:
             taken[-1], number, head.place, head.root, head.created_at_ms, held_until_ms, own=own, is_urgent=is_urgent
         )
         if head.inbox or head.leaving:
-            # What no state has taken when the run ends is of no use to anybody any more.
-            after = after._replace(inbox=() if after.is_final else head.inbox, leaving=head.leaving)
+            waiting = head.inbox
+            if after.is_final:
+                waiting, self.dropped = at_end(head, after.snapshot.status)
+            after = after._replace(inbox=waiting, leaving=head.leaving)
         if head.parts > 1:
             self.writes.extend(Delete(key) for key in head.rest)
         self._record(after, taken, Set)

@@ -2,7 +2,8 @@
 
 A sender appends to the inbox (`deliver.py`); only the run's own commits take from it. A **cancel** is taken as soon as
 no call is under way; in the state to which a cancel leads it is not taken again. A **signal** is taken where a waiting
-state names it: one that comes early stays, one that no guard lets through is dropped, and says so in the log.
+state names it: one that comes early stays, one that no guard lets through is dropped, and says so in the log. A run
+that ends keeps its signals where it can be redriven.
 """
 
 from __future__ import annotations
@@ -79,6 +80,19 @@ def found_at_claim(machine: Machine, head: Head, begun: ActionKind | None, docum
         fields = {"signal": message.name, "signal_id": message.id, "reason": problem.message}
         dropped += (Remark("signal_dropped", fields, "WARNING"),)
     return Found(None if due is None else TimerFired(now_ms, due[1]), head, dropped)
+
+
+def at_end(head: Head, status: Status) -> tuple[tuple[Message, ...], tuple[Remark, ...]]:
+    """What stays of the inbox of a run that ends so, and what is said of the signals that do not.
+
+    A redrive goes on with the signals that no state had taken; of what cannot be redriven they are dropped.
+    """
+    signals = tuple(message for message in head.inbox if isinstance(message, Signal))
+    if status is not Status.SUCCEEDED and head.place is None:
+        return signals, ()
+    reason = f"the run has ended {status.value.upper()} and no state had taken it"
+    fields = [{"signal": signal.name, "signal_id": signal.id, "reason": reason} for signal in signals]
+    return (), tuple(Remark("signal_dropped", one, "WARNING") for one in fields)
 
 
 def refusal(machine: Machine, snapshot: Snapshot, event: Event) -> IllegalEventError | None:

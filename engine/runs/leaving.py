@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from engine.core.effect import StopMap
 from engine.core.write import Key, Set, Write
+from engine.runs.claim import Claim, Committed
 from engine.runs.deliver import CANCELLED_WITH_MAP, cancel_unfinished
 from engine.runs.reading import read_items, read_status, read_tally, sound
 from engine.runs.records import (
@@ -24,7 +25,7 @@ from engine.runs.records import (
     head_key,
     map_key,
 )
-from engine.runs.runs import Claim, Committed, Runs
+from engine.runs.runs import Runs
 from engine.runs.transaction import Documents
 
 READ_BATCH: Final = 200

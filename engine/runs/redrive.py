@@ -21,7 +21,8 @@ from engine.core.snapshot import Snapshot, Status, empty
 from engine.core.step import step
 from engine.core.write import Check, Document, Key, Write
 from engine.errors import IllegalEventError, InvalidRequestError
-from engine.runs import maps
+from engine.runs import inbox, maps
+from engine.runs.claim import Claim, Committed
 from engine.runs.commit import Commit, advance
 from engine.runs.deliver import unknown
 from engine.runs.leaving import READ_BATCH, item_entries
@@ -41,7 +42,7 @@ from engine.runs.records import (
     run_key_key,
 )
 from engine.runs.replay import Replayed, replayed
-from engine.runs.runs import Claim, Committed, Runs
+from engine.runs.runs import Runs
 from engine.runs.start import FirstAction
 from engine.runs.transaction import MoreKeys
 from engine.store.port import Where
@@ -86,7 +87,7 @@ async def redrive(runs: Runs, run_id: str, first_of: FirstOf, from_state: str | 
     redriving = _Redriving(runs, machine, head, state, kept, first_of(machine), was)
     keys = [head_key(run_id), entry_key(run_id, head.snapshot.seq + 1)]
     operation = ("redrive", run_id, head.fence, head.snapshot.seq)
-    committed: Committed = await runs.transact(keys, redriving.decide, operation=operation)
+    committed: Committed = await runs.begin(keys, redriving.decide, operation)
     return committed
 
 
@@ -274,7 +275,8 @@ class _Redriving:
             raise IllegalEventError(
                 f"run {run_id} cannot start again: {failure.message}.", remedy="Nothing was changed."
             )
-        after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1)
+        is_urgent = inbox.is_urgent(machine, self._seen._replace(snapshot=advanced.step.snapshot))
+        after = commit.advance(self._seen, [advanced], fence=self._seen.fence + 1, is_urgent=is_urgent)
         maps.record_effects(commit, after, machine, [advanced], documents)
         commit.writes.extend((*writes, *guards))
         missing = commit.unasked(documents)
@@ -282,7 +284,7 @@ class _Redriving:
             raise MoreKeys(missing)
         goes_on = Claim(after, machine, advanced.effect) if after.begun else None
         woken = tuple(commit.woken)
-        return commit.writes, Committed(after, goes_on, woken, advanced.step.taken, event, remarks)
+        return commit.writes, Committed(after, goes_on, woken, advanced.step.taken, event, (*remarks, *commit.dropped))
 
     def _newest(self, documents: Documents) -> list[Write]:
         """A keyed run must be the newest of its key: the next start would not know of an older one."""

@@ -5,62 +5,46 @@ touch documents that were not asked for (a map's, the next child's), nothing is 
 is made again with them.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol, TypeAlias
+
+import anyio
 
 from engine.core.action import ActionKind, Decision, EngineCode, Failure, Outcome, Remark
 from engine.core.effect import Effect, Perform, StartMap
 from engine.core.event import ActionFailed, ActionReturned, Event
-from engine.core.machine import Branch, Machine
+from engine.core.machine import Machine
 from engine.core.secret import Secrets
 from engine.core.step import pending
 from engine.core.write import Check, Document, Key, Set, Write
 from engine.errors import DetentError, InvalidKeyError, InvalidRequestError, LeaseLostError, WriteRefusedError
 from engine.runs import inbox, listing, maps
+from engine.runs.claim import Answer, Claim, Committed, Held
 from engine.runs.commit import Advanced, Commit, Tenure, advance, holds_secret, resting_until
 from engine.runs.definitions import Definitions
 from engine.runs.known_maps import KnownMaps
 from engine.runs.listing import Listed
 from engine.runs.reading import MALFORMED
 from engine.runs.records import RUNS, Entry, Head, head_key, read_inbox
-from engine.runs.transaction import Documents, MoreKeys, Transactions, head_in, read_heads
+from engine.runs.transaction import (
+    Decide,
+    Documents,
+    MoreKeys,
+    Transactions,
+    applied,
+    committed_of,
+    head_in,
+    heads_of,
+    read_heads,
+)
 from engine.store.port import Order, Store, Where
 
 DecideAction: TypeAlias = Callable[[Documents, int], Decision]
 
 
-class Claim(NamedTuple):
-    """The right of this worker to a run: its head as this worker last committed it, and what it asks for."""
-
-    head: Head
-    machine: Machine
-    effect: Effect
-
-
-class Committed(NamedTuple):
-    """What a commit did.
-
-    `claim` is what this worker goes on with: the run itself, the next item of its lane, or nothing.
-    `woken` are runs that this commit made claimable, each with its instant; `taken` the transitions.
-    """
-
-    head: Head
-    claim: Claim | None
-    woken: tuple[tuple[str, int], ...] = ()
-    taken: tuple[Branch, ...] = ()
-    event: Event | None = None
-    remarks: tuple[Remark, ...] = ()
-
-
-class Held(NamedTuple):
-    """A claim was not possible: the run's head says who holds it and until when, or that it waits or has ended.
-
-    `declined`: the run could be claimed, but this worker would not begin what it asks for.
-    """
-
-    head: Head
-    declined: bool = False
-
+RELEASE_S_MAX: Final = 2.0
+"""How long a worker that is stopped may take to let go of a run."""
 
 UNWRITABLE: Final = (WriteRefusedError, InvalidRequestError, InvalidKeyError, ValueError, TypeError, RecursionError)
 """What a store raises for writes that cannot be made: a bug of the handler that asked for them."""
@@ -78,14 +62,6 @@ class KindOf(Protocol):
     def __call__(self, action: str) -> ActionKind | None: ...
 
 
-class Answer(NamedTuple):
-    """An event, with what is written and said together with it."""
-
-    event: Event
-    writes: Sequence[Write] = ()
-    remarks: tuple[Remark, ...] = ()
-
-
 class Runs:
     """The verbs; see the module. `tenure` is a function, since a worker that is stopping begins nothing."""
 
@@ -98,7 +74,8 @@ class Runs:
         self.tenure = tenure
         self.secrets = secrets
         self.known = KnownMaps()
-        self.transact = Transactions(store).transact
+        self._transactions = Transactions(store)
+        self.transact = self._transactions.transact
 
     # Reading
 
@@ -155,7 +132,7 @@ class Runs:
             return Held(head)
         machine = await self.definitions.of(head.snapshot)
         decide = self._claiming(run_id, machine)
-        taken: Committed | Held = await self.transact([head_key(run_id)], decide, operation=("claim", run_id))
+        taken: Committed | Held = await self.begin([head_key(run_id)], decide, operation=("claim", run_id))
         return taken
 
     def _claiming(self, run_id: str, machine: Machine) -> Callable[[Documents, int, str], tuple[list[Write], Any]]:
@@ -171,6 +148,9 @@ class Runs:
             commit = Commit(now_ms, token, tenure, self.secrets)
             remarks: tuple[Remark, ...] = ()
             effect: Effect = head.leaving[0] if head.leaving else pending(machine, head.snapshot)
+            if head.begun and isinstance(effect, Perform) and self.kind_of(effect.action) is None:
+                # Whether its call was made is for those to say that know it; until then nothing else happens.
+                return [Check(key)], Held(head, declined=True)
             if not head.leaving:
                 event, head, remarks = inbox.found_at_claim(machine, head, self._begun(head, effect), documents, now_ms)
                 if event is not None:
@@ -243,29 +223,46 @@ class Runs:
         rested: Committed = await self.transact([key], decide)
         return rested
 
-    async def release(self, claim: Claim, *, begun: bool) -> Committed:
+    async def release(self, claim: Claim, *, begun: bool) -> None:
         """As `rest`, for a worker that is stopped and may not have heard whether its last commit was applied.
 
-        Where it was, what that commit began has not been performed: nobody had gone on to it. Raises `LeaseLostError`.
+        Where it was, what that commit began is let go of, be it the next action or the next item of the lane: nobody
+        had gone on to it. Raises `LeaseLostError`.
         """
-        key = head_key(claim.head.run_id)
+        await self._released(self._transactions.unheard(_step_of(claim)), claim, begun=begun)
 
-        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
-            head = head_in(documents, key)
-            is_unheard = head is not None and head.snapshot.seq > claim.head.snapshot.seq
-            if head is None or head.fence != claim.head.fence or not is_unheard:
-                head = self.own(claim, documents)
-            if head.worker is None:
-                return [Check(key)], Committed(head, None)
-            until = self.let_go_until(claim.machine, head, now_ms)
-            rested = head._replace(
-                worker=None, begun=begun and not is_unheard, claimable_at_ms=until, updated_at_ms=now_ms
-            )
-            woken = () if until is None else ((head.run_id, until),)
-            return [Set(key, rested.to_document())], Committed(rested, None, woken)
+    async def begin(self, keys: Iterable[Key], decide: Decide, operation: Hashable) -> Any:
+        """As `transact`, for a commit by which a run comes into this worker's hands: one that is stopped before it has
+        heard of that lets go of it again."""
+        try:
+            return await self.transact(keys, decide, operation=operation)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_S_MAX), suppress(DetentError):
+                await self._released(self._transactions.unheard(operation), None, begun=False)
+            raise
 
-        released: Committed = await self.transact([key], decide)
-        return released
+    async def _released(self, unheard: Mapping[str, Any], claim: Claim | None, *, begun: bool) -> None:
+        """Let go of what the one of the `unheard` commits began that was applied; of `claim` when none was."""
+
+        def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], None]:
+            # Asked for only now: a store with a thread of its own may have decided after its asker was cancelled.
+            wanted = heads_of(unheard)
+            if missing := [key for key in wanted if key not in documents]:
+                raise MoreKeys(missing)
+            last = committed_of(applied(unheard, documents))
+            held = claim if last is None else last.claim
+            if held is None:
+                return [Check(key) for key in wanted], None
+            key = head_key(held.head.run_id)
+            if key not in documents:
+                raise MoreKeys([key])
+            head = self.own(held, documents)
+            until = self.let_go_until(held.machine, head, now_ms)
+            is_begun = begun and last is None
+            rested = head._replace(worker=None, begun=is_begun, claimable_at_ms=until, updated_at_ms=now_ms)
+            return [Set(key, rested.to_document())], None
+
+        await self.transact([] if claim is None else [head_key(claim.head.run_id)], decide)
 
     # Committing
 
@@ -318,16 +315,13 @@ class Runs:
     async def _step(
         self, claim: Claim, keys: Sequence[Key], taken: Callable[[Documents, int], tuple[Answer, Advanced]]
     ) -> Committed:
-        run_id, seq = claim.head.run_id, claim.head.snapshot.seq
-
         def decide(documents: Documents, now_ms: int, token: str) -> tuple[list[Write], Committed]:
             head = self.own(claim, documents)
             commit = Commit(now_ms, token, self.tenure(), self.secrets)
             return self._written(commit, head, claim.machine, *taken(documents, now_ms), documents)
 
-        wanted = [head_key(run_id), *keys]
-        operation = ("step", run_id, claim.head.fence, seq)
-        committed: Committed = await self.transact(wanted, decide, operation=operation)
+        wanted = [head_key(claim.head.run_id), *keys]
+        committed: Committed = await self.transact(wanted, decide, operation=_step_of(claim))
         return committed
 
     def _written(
@@ -359,7 +353,7 @@ class Runs:
         if missing:
             raise MoreKeys(missing)
         taken = advanced.step.taken
-        remarks = answer.remarks if happened else ()
+        remarks = (*(answer.remarks if happened else ()), *commit.dropped)
         return commit.writes, Committed(after, next_claim, tuple(commit.woken), taken, advanced.event, remarks)
 
     def _next_in_lane(self, commit: Commit, ended: Head, machine: Machine, documents: Documents) -> Claim | None:
@@ -376,9 +370,10 @@ class Runs:
 
     def own(self, claim: Claim, documents: Documents) -> Head:
         """The claim's head, if the claim still stands. Raises `LeaseLostError`."""
-        document = documents[head_key(claim.head.run_id)]
-        if document is None or document["fence"] != claim.head.fence or document["seq"] != claim.head.snapshot.seq:
-            holder = "nobody" if document is None else document["worker"]
+        document, held = documents[head_key(claim.head.run_id)], claim.head
+        stands = (held.fence, held.snapshot.seq, held.worker)
+        if document is None or (document["fence"], document["seq"], document["worker"]) != stands:
+            holder = (document and document["worker"]) or "nobody"
             raise LeaseLostError(
                 f"run {claim.head.run_id} is no longer held under fence {claim.head.fence} (now held by {holder}).",
                 remedy="Another worker goes on with it; nothing was written.",
@@ -386,6 +381,11 @@ class Runs:
         # Senders write to the inbox beside the owner: what the transaction read is what there is.
         waiting = read_inbox(document)
         return claim.head._replace(inbox=waiting) if waiting or claim.head.inbox else claim.head
+
+
+def _step_of(claim: Claim) -> tuple[str, str, int, int]:
+    """What a commit under a claim is for: the names of its operation."""
+    return "step", claim.head.run_id, claim.head.fence, claim.head.snapshot.seq
 
 
 def _instant(document: Document) -> int:

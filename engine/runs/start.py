@@ -23,11 +23,12 @@ from engine.core.snapshot import Snapshot, empty
 from engine.core.write import Check, Document, Key, Set, Write, id_problem
 from engine.errors import ExpressionError, InvalidRequestError
 from engine.runs import maps
+from engine.runs.claim import Claim, Committed
 from engine.runs.commit import Advanced, Commit, advance
 from engine.runs.inputs import input_problem
 from engine.runs.reading import MALFORMED, expect_readable
 from engine.runs.records import SNAPSHOT_PARTS, Head, head_key, keyed_run_id, run_key_key
-from engine.runs.runs import UNWRITABLE, Claim, Committed, Runs, unwritable
+from engine.runs.runs import UNWRITABLE, Runs, unwritable
 from engine.runs.transaction import MoreKeys, head_in
 
 Documents: TypeAlias = Mapping[Key, "Document | None"]
@@ -149,13 +150,13 @@ def _clashes(run_id: str) -> str:
 
 async def _acting(runs: Runs, starting: "_Starting") -> Started:
     try:
-        found: Started = await runs.transact([], starting.keyed, operation=starting.operation)
+        found: Started = await runs.begin([], starting.keyed, starting.operation)
     except UNWRITABLE as error:
         if isinstance(error, InvalidRequestError) or not starting.has_decided:
             raise
         # The first action asked for a write that cannot be made. That is its failure.
         starting.failure = unwritable(error)
-        found = await runs.transact([], starting.keyed, operation=starting.operation)
+        found = await runs.begin([], starting.keyed, starting.operation)
     return found
 
 
@@ -173,7 +174,7 @@ async def _named(runs: Runs, starting: "_Starting", run_id: str) -> Started:
             return [Check(key)], Started(head.snapshot, existing=head)
         return starting.created(documents, now_ms, token, starting.begun(documents, run_id, None, now_ms, act=False))
 
-    found: Started = await runs.transact([key], decide, operation=("start", run_id))
+    found: Started = await runs.begin([key], decide, ("start", run_id))
     return found
 
 

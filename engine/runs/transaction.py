@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+import anyio
+
 from engine.core.write import Document, Key, Write
 from engine.errors import CommitUncertainError, StoreUnavailableError
 from engine.runs.reading import MALFORMED, expect_readable, read_head, read_rest, sound
@@ -125,9 +127,9 @@ class Transactions:
         attempts = 0
 
         def attempt(documents: Documents, now_ms: int) -> tuple[Sequence[Write], Any]:
-            token = _applied(made, documents)
-            if token is not None:
-                return [], made[token]
+            found = applied(made, documents)
+            if found is not None:
+                return [], found
             token = next(self._tokens)
             try:
                 writes, result = decide(documents, now_ms, token)
@@ -152,31 +154,48 @@ class Transactions:
                 if is_unsettled:  # also when an earlier call left it so, and the store is away still
                     self._remember(operation, made)
                 raise
+            except anyio.get_cancelled_exc_class():
+                self._remember(operation, made)
+                raise
+
+    def unheard(self, operation: Hashable) -> Mapping[str, Any]:
+        """What the commits of an operation answer whose fate nobody has heard of, by token; forgotten with this."""
+        return self._unsettled.pop(operation, {})
 
     def _remember(self, operation: Hashable, made: dict[str, Any]) -> None:
-        if operation is None or not made:
+        if operation is None:
             return
         self._unsettled[operation] = made
         while len(self._unsettled) > UNSETTLED_MAX:
             self._unsettled.popitem(last=False)
 
 
-def _applied(made: Mapping[str, Any], documents: Documents) -> str | None:
-    """The token among `made` whose commit was applied, if its run still stands where that commit left it."""
+def applied(made: Mapping[str, Any], documents: Documents) -> Any | None:
+    """The answer of that commit among `made` which was applied, if its run still stands where that left it."""
     if not made:
         return None
     for key, document in documents.items():
         if document is not None and key.collection in (JOURNAL, RUNS):
             token = document.get("token")
             if isinstance(token, str) and token in made and _stands(made[token], documents):
-                return token
+                return made[token]
     return None
+
+
+def committed_of(result: Any) -> Any:
+    """What a verb's result says of a commit: a start's is more than that."""
+    return getattr(result, "committed", None) or result
+
+
+def heads_of(made: Mapping[str, Any]) -> list[Key]:
+    """The heads that the commits `made` would have written."""
+    heads = [getattr(committed_of(result), "head", None) for result in made.values()]
+    return list(dict.fromkeys(head_key(head.run_id) for head in heads if head is not None))
 
 
 def _stands(result: Any, documents: Documents) -> bool:
     """Whether nobody has gone on with the run since: a worker must not act on what is over."""
-    committed = getattr(result, "committed", None) or result
-    head = getattr(committed, "head", None)
+    head = getattr(committed_of(result), "head", None)
     if head is None:
         return True
     document = documents.get(head_key(head.run_id))

@@ -195,6 +195,17 @@ def test_a_run_that_is_too_long_has_steps_left_to_clean_up_and_then_ends() -> No
 
 
 @pytest.mark.parametrize("more", NEAR)
+def test_the_last_step_of_a_run_that_is_too_long_is_for_no_catch(more: int) -> None:
+    program, here = long_run(bounds.JOURNAL_ENTRIES_MAX + commit.LAST_STEPS - 1 + more)
+    taken = commit.advance(program, here, returned("left"), NONE)
+    assert isinstance(taken.event, StepRefused) is (more >= 0)
+    assert (taken.step.snapshot.state, taken.step.snapshot.status) == (
+        "A",
+        Status.FAILED if more >= 0 else Status.RUNNING,
+    )
+
+
+@pytest.mark.parametrize("more", NEAR)
 def test_values_that_are_too_deep_or_too_long_are_not_json(more: int) -> None:
     deep: Any = 1
     for _ in range(bounds.JSON_DEPTH_MAX + more):

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,12 +27,18 @@ def slow(request: engine.ActionRequest) -> engine.Outcome:
         file.write("begun\n")
     time.sleep(request.params["seconds"])
     return engine.Outcome("done")
+
+@engine.action("quick", kind="repeatable")
+async def quick(request: engine.ActionRequest) -> engine.Outcome:
+    return engine.Outcome("done")
 """
 
 MACHINES = {
     "timed": "{machine: timed, version: 1, initial: W, states: {W: {'on': {go: NO}, after: {2s: V}}, V: {'on': {go: END}}, END: {type: final, output: '${input.n}'}, NO: {type: final, status: FAILED}}}",
     "asking": "{machine: asking, version: 1, initial: W, states: {W: {'on': {go: {target: END, assign: {v: '${result}'}}}, cancel: OUT}, END: {type: final, output: '${context.v}'}, OUT: {type: final, status: CANCELLED}}}",
     "busy": "{machine: busy, version: 1, initial: A, states: {A: {invoke: {action: slow, with: {file: '${input.file}', seconds: '${input.seconds}'}}, on: {done: B}}, B: {invoke: {action: slow, with: {file: '${input.file}', seconds: 0}}, on: {done: END}}, END: {type: final}}}",
+    "one": "{machine: one, version: 1, initial: A, states: {A: {invoke: {action: quick}, on: {done: END}}, END: {type: final}}}",
+    "many": "{machine: many, version: 1, initial: M, states: {M: {map: {machine: one, items: '${input.items}', key: '${string(item)}', concurrency: 20}, on: {done: END}}, END: {type: final}}}",
 }
 
 
@@ -60,6 +68,18 @@ class Shell:
         )
         self.workers.append(made)
         return made
+
+    def heads(self) -> list[dict]:
+        """Every head, read beside whoever writes."""
+        file = self.folder / "detent.db"
+        if not file.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
+            try:
+                rows = store.execute("SELECT body FROM document WHERE collection = 'runs'").fetchall()
+            except sqlite3.OperationalError:  # it is being made, or somebody writes
+                return []
+        return [json.loads(body) for (body,) in rows]
 
     def shown(self, run_id: str) -> dict:
         return json.loads(self("runs", "show", run_id, "--format", "json").stdout)
@@ -123,6 +143,34 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_does_and_begins_nothing(
     assert (shell.folder / "calls").read_text() == "begun\n"
     assert shell("worker", "--once", "--actions", "slow_actions").returncode == 0
     assert shell.shown("r")["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("number", "command"),
+    [(signal.SIGTERM, ("worker", "--grace", "0")), (signal.SIGINT, ("run", "many.yaml", "--run-id", "r"))],
+    ids=["a worker", "detent run"],
+)
+def test_a_process_that_is_stopped_in_the_middle_of_a_map_holds_nothing_of_it(shell, number, command):
+    """Its commits are made beside the event loop, and what they begin is let go of, heard of or not."""
+    given = ("--input", json.dumps({"items": list(range(5000))}))
+    if command[0] == "worker":
+        begun = shell("run", "many.yaml", "--run-id", "r", *given, "--detach", "--actions", "slow_actions")
+        assert begun.returncode == 0, begun.stderr
+    arguments = (*command, *(given if command[0] == "run" else ()), "--actions", "slow_actions")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine.entry.cli", *arguments],
+        env={**shell.env, "DETENT_LEASE_S": "60"}, cwd=shell.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while len(shell.heads()) < 300:
+            assert process.poll() is None
+        process.send_signal(number)
+        process.wait(timeout=30)
+    finally:
+        process.kill()
+    heads = shell.heads()
+    assert len(heads) < 5001, "it was stopped before it was done"
+    assert [head["run_id"] for head in heads if head["worker"] is not None] == []
 
 
 @pytest.mark.parametrize("grace", ["0.2", "3600"])

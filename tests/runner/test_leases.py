@@ -339,6 +339,51 @@ async def test_a_worker_that_is_stopped_lets_go_at_once(world, kind, state, call
     assert (result.state, len(world.performed)) == (state, calls)
 
 
+GIVES_BACK = """
+machine: gives_back
+initial: PAYING
+states:
+  PAYING:
+    invoke: {action: call.unrepeatable}
+    on: {done: PAID, interrupted: LOST}
+    cancel: {target: GIVING_BACK}
+  GIVING_BACK:
+    invoke: {action: call.transactional}
+    on: {done: GIVEN_BACK}
+    cancel: {target: GIVING_BACK}
+  PAID: {type: final}
+  LOST: {type: final, status: FAILED}
+  GIVEN_BACK: {type: final, status: CANCELLED}
+"""
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["killed", "stopped"])
+async def test_a_begun_call_that_this_worker_does_not_know_keeps_the_cancel_waiting(world, is_stopped):
+    """[12]: it was taken, and what the call had cost was given back."""
+    found = compile_text(GIVES_BACK, "gives_back.yaml", world.registry.declarations(), lambda name: None)
+    assert found.machine is not None, found.diagnostics
+    async with world.worker("first") as first:
+        claim = await claimed(first, found.machine)
+        if is_stopped:
+            await first.runs.release(claim, begun=True)
+    world.clock.advance(0 if is_stopped else LEASE_S)
+    known = world.registry._handlers.pop("call.unrepeatable")
+    async with world.worker("second") as second:
+        second.catalogue.add(found.machine)
+        assert (await second.cancel("r")).is_new
+        before = (await world.store.get_many([head_key("r")]))[head_key("r")]
+        taken = await second.runs.claim("r")
+        assert isinstance(taken, Held)
+        assert taken.declined
+        assert (await second.resume("r", patience_s=0)).state == "PAYING"
+        assert (await world.store.get_many([head_key("r")]))[head_key("r")] == before
+        world.registry._handlers["call.unrepeatable"] = known
+        result = await second.resume("r")
+
+    assert (result.state, world.performed) == ("LOST", [])
+    assert (await world.store.get_many([Key("counters", "c")]))[Key("counters", "c")] is None
+
+
 async def test_a_run_s_first_action_does_not_wait_under_its_lease_for_a_turn(world):
     world.go_on.set()
     async with engine.Engine(

@@ -376,3 +376,76 @@ async def test_a_run_one_of_whose_items_waits_for_a_signal_is_not_redriven_besid
         assert (await app.resume("p")).status == "succeeded"
     assert acting.calls == ["a"]
     world.expect_sound()
+
+
+# Signals that waited when the run ended
+
+EARLY = "{A: {invoke: {action: act, with: {at: A}}, on: {done: W}}, W: {'on': {go: END}}, END: {type: final}}"
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_signal_that_was_accepted_is_taken_after_the_run_ended_and_was_redriven(*, is_cancelled: bool) -> None:
+    """It was dropped with the end, and its id had been used: the run waited for ever."""
+    world = World()
+    acting = Acting(world)
+    acting.answers["A"] = Failure("BROKEN", "it broke")
+    async with world.engine() as app:
+        await app.start(world.states(EARLY), {}, run_id="r")
+        await signal(app.runs, "r", "go", None, "g1")
+        if is_cancelled:
+            await cancel(app.runs, "r")
+        assert (await app.resume("r")).status == ("cancelled" if is_cancelled else "failed")
+        head = await app.runs.get("r")
+        assert [message.id for message in head.inbox] == ["g1"], "the signal alone"
+        assert (head.has_ended, head.claimable_at_ms, world.observer.remarks) == (True, None, [])
+        assert await app.work_once(patience_s=0) == 0
+        acting.answers.clear()
+        result = await app.redrive("r")
+    assert (result.status, "inbox" in world.head("r")) == ("succeeded", False)
+    world.expect_sound()
+
+
+async def test_a_redrive_into_the_state_that_takes_a_kept_signal_leaves_the_run_claimable_at_once() -> None:
+    world = World()
+    program = world.states(
+        "{U: {'on': {go: V}}, V: {'on': {stop: NO, go: END}}, END: {type: final}, NO: {type: final, status: FAILED}}"
+    )
+    async with world.engine() as app:
+        await app.run(program, {}, run_id="r", patience_s=0)
+        for number, name in enumerate(("go", "stop", "go")):
+            await signal(app.runs, "r", name, None, f"s{number}")
+        assert (await app.resume("r")).state == "NO"
+        redriven = await app.redrive("r", patience_s=None)
+        assert (redriven.state, world.head("r")["claimable_at_ms"]) == ("V", world.clock.now_ms())
+        assert (await app.resume("r")).status == "succeeded"
+    world.expect_sound()
+
+
+async def test_a_run_that_succeeded_drops_the_signals_that_no_state_took_and_says_so() -> None:
+    world = World()
+    Acting(world)
+    program = world.states(
+        "{A: {invoke: {action: judge, with: {at: A}}, on: {done: END, refused: W}}, W: {'on': {go: END}}, END: {type: final}}"
+    )
+    async with world.engine() as app:
+        await app.start(program, {}, run_id="r")
+        await signal(app.runs, "r", "go", None, "g1")
+        assert (await app.resume("r")).status == "succeeded"
+    assert (world.observer.remarks, "inbox" in world.head("r")) == (["signal_dropped"], False)
+    world.expect_sound()
+
+
+async def test_an_item_of_a_map_that_failed_drops_its_signals_since_it_is_not_redriven_by_itself() -> None:
+    world = World()
+    acting = Acting(world)
+    acting.answers["a"] = Failure("BROKEN", "it broke")
+    world.states(EARLY, "child")
+    program = world.states(
+        "{M: {map: {machine: child, items: ['a'], key: '${item}'}, on: {done: END}}, END: {type: final}}", "parent"
+    )
+    async with world.engine() as app:
+        await app.start(program, {}, run_id="p")
+        await signal(app.runs, "p~M~1~a", "go", None, "g1")
+        await app.resume("p")
+    child = world.head("p~M~1~a")
+    assert (child["status"], "inbox" in child, world.observer.remarks) == ("failed", False, ["signal_dropped"])

@@ -318,7 +318,7 @@ async def test_a_worker_that_is_stopped_before_it_heard_of_its_commit_lets_go_of
         return Outcome("done")
 
     async def hold_back(keys: Any) -> None:
-        if keys[0].collection == "runs" and world.head("r")["seq"] == 2:  # the commit after the one that starts the run
+        if world.documents("runs") and world.head("r")["seq"] == 2:  # the commit after the one that starts the run
             world.store.after = None
             unheard.set()
             await anyio.sleep_forever()

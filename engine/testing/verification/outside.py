@@ -171,7 +171,8 @@ class Outside:
     def _next(self, head: Mapping[str, Any]) -> tuple[int, str] | None:
         """The first given signal that a run waits for and that it was not sent yet; after a redrive any once more.
 
-        An ended run drops what waits in its inbox, so whoever redrives it sends what is missing, under another id.
+        A run that ended keeps the signals that no state has taken, if it can be redriven; what a state had taken before
+        its end, whoever redrives it sends again, under another id.
         """
         address = self._address(head)
         addresses = {**self._universe.setting.addresses, **self.sent}
