@@ -90,7 +90,7 @@ def test_a_bucket_that_is_missing_is_said_before_anything_is_claimed(tmp_path, e
     step = detent(tmp_path, emulator.url, "documents", "get", f"flow_runs/{RUN_ID}")
 
     assert (2, "") == (found.returncode, found.stdout)
-    assert "CONFIG_ERROR: ARTIFACTS_BUCKET: there is no bucket gs://no-such-bucket." in found.stderr
+    assert "CONFIG_ERROR: --bucket: there is no bucket gs://no-such-bucket." in found.stderr
     assert "gcloud storage buckets create" in found.stderr
     assert 1 == step.returncode, "nothing was even loaded"
 
@@ -99,8 +99,8 @@ def test_a_bucket_that_is_missing_is_said_before_anything_is_claimed(tmp_path, e
     ("more", "said"),
     [
         (("--summary", "text"), "CONFIG_ERROR: ARTIFACTS_BUCKET: is not set, and gs: publishes in that bucket."),
-        (("--bucket", "Not_A_Bucket"), "CONFIG_ERROR: ARTIFACTS_BUCKET: is no name that a bucket"),
-        (("--bucket", "a", "--artifacts", "gs://a"), "CONFIG_ERROR: DETENT_ARTIFACTS: names no artifacts."),
+        (("--bucket", "Not_A_Bucket"), "CONFIG_ERROR: --bucket: is no name that a bucket"),
+        (("--bucket", "a", "--artifacts", "gs://a"), "CONFIG_ERROR: --artifacts: names no artifacts."),
     ],
 )
 def test_a_bucket_that_is_not_named_is_a_mistake_of_configuration(tmp_path, emulator, more, said):

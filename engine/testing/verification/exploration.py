@@ -263,8 +263,10 @@ class Exploration:
         _exploration = self
         context = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(self._jobs, mp_context=context)
+        chunks = [pool.submit(_judged, found[start : start + CHUNK]) for start in range(0, len(found), CHUNK)]
         try:
-            yield from pool.map(_judged, found, chunksize=CHUNK)
+            for chunk in chunks:
+                yield from chunk.result()
         except BrokenProcessPool as error:
             raise InvalidRequestError(
                 "a process that played schedules was ended from outside, so not all were played.",
@@ -275,7 +277,7 @@ class Exploration:
                 process.kill()
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown()  # which waits for nothing that was killed
 
     def judged(self, kind: str, schedule: Schedule) -> Played:
         """Play one schedule and judge it."""
@@ -329,6 +331,6 @@ def _quiet() -> Iterator[None]:
 _exploration: Exploration | None = None
 
 
-def _judged(one: tuple[str, Schedule]) -> Played:
+def _judged(schedules: Sequence[tuple[str, Schedule]]) -> list[Played]:
     assert _exploration is not None, "set before the processes were forked"
-    return _exploration.judged(*one)
+    return [_exploration.judged(*one) for one in schedules]
