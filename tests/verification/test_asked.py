@@ -107,13 +107,13 @@ def test_a_redrive_of_what_goes_on_is_refused_and_changes_nothing():
     assert crash_free.comparable() == ending.comparable()
 
 
-def test_a_signal_that_an_ended_run_dropped_is_sent_anew_when_it_is_redriven():
+def test_a_signal_that_no_state_had_taken_is_taken_when_the_ended_run_is_redriven():
     crash_free, setting = known(approval())
     cancelled = play(setting, Schedule.read("cancel@2+"))
     again = play(setting, Schedule.read(f"cancel@2+ redrive@{len(cancelled.effects)}+"))
     taken = [event["id"] for event in again.events("approval~o-1~1") if event["event"] == "signal_received"]
 
-    assert ["signal-1-again-1", "signal-2"] == taken
+    assert ["signal-1", "signal-2"] == taken
     assert [] == judge(crash_free, again)
 
 
