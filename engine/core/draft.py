@@ -28,6 +28,7 @@ RETRY: Final = "retry"
 TIMEOUT: Final = "timeout"
 PAUSES: Final = (DELAY, RETRY)
 
+MAP: Final = StateKind.MAP
 RUNNING: Final = Status.RUNNING
 WAITING: Final = Status.WAITING
 """At hand: each look into an enumeration costs as much as a call."""
@@ -151,7 +152,7 @@ class Draft:
 
     def enter(self, name: str, delay_s: float = 0.0) -> None:
         """Enter a leaf: count the visit, then wait out the delay or begin what the state does."""
-        if self.microsteps == 0 and self.before.status is RUNNING:
+        if self.microsteps == 0 and self.before.status is RUNNING and self.program.states[self.state].kind is MAP:
             self.leave()
         self.result = self.caught = ABSENT  # what led here is not seen from here
         self.state = name
@@ -179,7 +180,7 @@ class Draft:
     def leave(self) -> None:
         """Stop the map in which the run stood before this step; one that this step passed has not been started."""
         stood_here = self.microsteps == 0 and self.before.status is RUNNING
-        if stood_here and self.here().kind is StateKind.MAP:
+        if stood_here and self.here().kind is MAP:
             self.effects += (StopMap(self.state, self.visits[self.state]),)
 
     def pause(self, timer: str, delay_s: float) -> None:
@@ -226,10 +227,12 @@ class Draft:
 
     def perform(self, invoke: Invoke) -> Perform:
         """The effect of an action state. Raises `ExpressionError`."""
-        action, templates, timeout_s, *_ = invoke
+        templates = invoke.params
         params = {name: template.render(self) for name, template in templates.items()} if templates else {}
         state = self.state
-        return Perform(action, params, timeout_s, self.attempt, f"{self.before.run_id}:{state}:{self.visits[state]}")
+        return Perform(
+            invoke.action, params, invoke.timeout_s, self.attempt, f"{self.before.run_id}:{state}:{self.visits[state]}"
+        )
 
     def start_map(self, call: MapCall) -> StartMap:
         """The effect of a map state. Raises `ExpressionError`, also for items that cannot be mapped."""
